@@ -1,0 +1,104 @@
+import type { ProgressListener } from './events.ts';
+import { formatBytes, formatSeconds } from './format.ts';
+import { plainReporter } from './report-plain.ts';
+
+/** The part of a terminal that the reporter needs. */
+export interface Terminal {
+  readonly columns?: number;
+  write(data: string | Uint8Array): unknown;
+}
+
+interface LiveLine {
+  readonly label: string;
+  readonly started: number;
+  bytes: number;
+  total: number | undefined;
+}
+
+const redrawMilliseconds = 100;
+
+/**
+ * Plain lines scrolling by, and below them one live line per running step or transfer.
+ * Disposing it clears the live lines.
+ */
+export class TerminalReporter implements Disposable {
+  readonly #terminal: Terminal;
+  readonly #plain: ProgressListener;
+  readonly #live = new Map<string, LiveLine>();
+  #drawn = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(terminal: Terminal) {
+    this.#terminal = terminal;
+    this.#plain = plainReporter((data) => {
+      this.#clear();
+      this.#terminal.write(data);
+    });
+  }
+
+  readonly listener: ProgressListener = (event) => {
+    if (event.type === 'step-start') this.#start(event.step, `${event.step} ${event.text}`);
+    if (event.type === 'step-end') this.#live.delete(event.step);
+    if (event.type === 'transfer') {
+      if (event.done) this.#live.delete(event.id);
+      else {
+        const line = this.#start(event.id, event.label);
+        line.bytes = event.bytes;
+        line.total = event.total;
+      }
+    }
+    this.#plain(event);
+    this.#schedule();
+  };
+
+  [Symbol.dispose](): void {
+    if (this.#timer !== undefined) clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#live.clear();
+    this.#clear();
+  }
+
+  #start(id: string, label: string): LiveLine {
+    const known = this.#live.get(id);
+    if (known !== undefined) return known;
+    const line: LiveLine = { label, started: performance.now(), bytes: 0, total: undefined };
+    this.#live.set(id, line);
+    return line;
+  }
+
+  #schedule(): void {
+    if (this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#draw();
+      if (this.#live.size > 0) this.#schedule();
+    }, redrawMilliseconds);
+    this.#timer.unref();
+  }
+
+  #clear(): void {
+    if (this.#drawn > 0) this.#terminal.write(`\x1b[${this.#drawn}A\x1b[J`);
+    this.#drawn = 0;
+  }
+
+  #draw(): void {
+    this.#clear();
+    const width = Math.max(20, (this.#terminal.columns ?? 80) - 1);
+    const lines = [...this.#live.values()].map((line) => renderLine(line, width));
+    if (lines.length === 0) return;
+    this.#terminal.write(`${lines.join('\n')}\n`);
+    this.#drawn = lines.length;
+  }
+}
+
+function renderLine(line: LiveLine, width: number): string {
+  const seconds = (performance.now() - line.started) / 1000;
+  const total = line.total === undefined ? '' : ` of ${formatBytes(line.total)}`;
+  const rate = line.bytes > 0 && seconds > 0.2 ? `, ${formatBytes(line.bytes / seconds)}/s` : '';
+  const right = line.bytes > 0 ? ` ${formatBytes(line.bytes)}${total}${rate}` : ` ${formatSeconds(seconds)}`;
+  // Control characters of a Dockerfile must not reach the terminal.
+  // eslint-disable-next-line no-control-regex
+  const label = line.label.replace(/[\x00-\x1f\x7f]/g, ' ');
+  const room = Math.max(5, width - right.length);
+  return (label.length > room ? `${label.slice(0, room - 1)}…` : label.padEnd(room)) + right;
+}

@@ -1,0 +1,68 @@
+import { BuildError } from '../../src/support/index.ts';
+import { syntaxError } from './fields.ts';
+import { parseInstruction } from './instructions.ts';
+import { splitLines } from './lines.ts';
+import type { ArgInstruction, Dockerfile, FromInstruction, Instruction, Stage } from './types.ts';
+
+/**
+ * Parses a Dockerfile (Dockerfile reference, stable channel).
+ *
+ * @param file how messages call it.
+ * @throws BuildError `E_DOCKERFILE_SYNTAX` or `E_DOCKERFILE_UNSUPPORTED`, naming file and line.
+ */
+export function parseDockerfile(text: string, file: string): Dockerfile {
+  const { escape, lines } = splitLines(text, file);
+  const metaArgs: ArgInstruction[] = [];
+  const stages: { from: FromInstruction; instructions: Instruction[] }[] = [];
+  for (const line of lines) {
+    const instruction = parseInstruction(line, file, escape);
+    const stage = stages.at(-1);
+    if (instruction.kind === 'from') stages.push({ from: instruction, instructions: [] });
+    else if (stage !== undefined) stage.instructions.push(instruction);
+    else if (instruction.kind === 'arg') metaArgs.push(instruction);
+    else
+      throw syntaxError(
+        { file, line: line.line },
+        `${instruction.kind.toUpperCase()} stands before the first FROM`,
+        'Begin the Dockerfile with FROM image.',
+      );
+  }
+  if (stages.length === 0)
+    throw new BuildError('the Dockerfile has no FROM', {
+      code: 'E_DOCKERFILE_SYNTAX',
+      where: file,
+      remedy: 'Begin it with FROM image.',
+    });
+  return {
+    file,
+    escape,
+    metaArgs,
+    stages: stages.map(({ from, instructions }, index): Stage => ({
+      index,
+      name: from.alias,
+      from,
+      instructions,
+    })),
+  };
+}
+
+/** Parses the triggers that ONBUILD left in a base image. Their lines count as the FROM's. */
+export function parseTriggers(
+  triggers: readonly string[],
+  from: FromInstruction,
+  file: string,
+  escape: string,
+): Instruction[] {
+  return triggers.flatMap((trigger) =>
+    splitLines(trigger, `${file} (ONBUILD of ${from.image})`).lines.map((line) => {
+      const placed = { ...line, line: from.line, endLine: from.line };
+      const instruction = parseInstruction(placed, file, escape);
+      if (instruction.kind === 'from' || instruction.kind === 'onbuild' || instruction.kind === 'maintainer')
+        throw syntaxError(
+          { file, line: from.line },
+          `the base image ${from.image} has an ONBUILD trigger that is not allowed: ${trigger}`,
+        );
+      return instruction;
+    }),
+  );
+}

@@ -7,3 +7,4 @@ export { LineSplitter, plainReporter } from './report-plain.ts';
 export * from './reporters.ts';
 export * from './single-flight.ts';
 export * from './temporary.ts';
+export * from './worker.ts';

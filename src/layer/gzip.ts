@@ -1,0 +1,67 @@
+import { crc32, constants, deflateRaw, type ZlibOptions } from 'node:zlib';
+import { promisify } from 'node:util';
+
+const deflate = promisify<Buffer, ZlibOptions, Buffer>(deflateRaw);
+
+const blockSize = 1 << 19;
+const windowSize = 1 << 15;
+/** RFC 1952 header: deflate, no name, no time, unknown operating system, so that equal content gives equal bytes. */
+const header = Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
+
+/**
+ * Compresses a stream to gzip (RFC 1952) with several blocks at work at once, as pigz does: each block is deflated on
+ * its own with the last 32 KiB before it as dictionary, and ends at a byte boundary. The result is one ordinary member
+ * and does not depend on the number of threads.
+ *
+ * @param concurrency blocks compressed at the same time; memory is about 1 MB for each.
+ */
+export async function* gzip(
+  source: AsyncIterable<Buffer>,
+  level: number,
+  concurrency: number,
+): AsyncGenerator<Buffer> {
+  yield header;
+  let checksum = 0;
+  let length = 0;
+  let dictionary: Buffer | undefined;
+  const running: Promise<Buffer>[] = [];
+  for await (const { bytes, last } of blocksOf(source)) {
+    checksum = crc32(bytes, checksum);
+    length += bytes.length;
+    const compressed = deflate(bytes, {
+      level,
+      memLevel: 9,
+      finishFlush: last ? constants.Z_FINISH : constants.Z_SYNC_FLUSH,
+      ...(dictionary === undefined ? {} : { dictionary }),
+    });
+    // Awaited in order below; a failure before then is not an unhandled one.
+    compressed.catch(() => undefined);
+    running.push(compressed);
+    dictionary = bytes.subarray(-windowSize);
+    if (running.length >= concurrency) yield (await running.shift()) ?? Buffer.alloc(0);
+  }
+  for (const compressed of running) yield await compressed;
+  const trailer = Buffer.alloc(8);
+  trailer.writeUInt32LE(checksum, 0);
+  trailer.writeUInt32LE(length % 2 ** 32, 4);
+  yield trailer;
+}
+
+/** Cuts a stream into blocks of equal size; the last one is marked, and is empty for an empty stream. */
+async function* blocksOf(source: AsyncIterable<Buffer>): AsyncGenerator<{ bytes: Buffer; last: boolean }> {
+  let current = Buffer.allocUnsafe(blockSize);
+  let filled = 0;
+  for await (const chunk of source) {
+    for (let at = 0; at < chunk.length;) {
+      if (filled === blockSize) {
+        yield { bytes: current, last: false };
+        current = Buffer.allocUnsafe(blockSize);
+        filled = 0;
+      }
+      const copied = chunk.copy(current, filled, at);
+      at += copied;
+      filled += copied;
+    }
+  }
+  yield { bytes: current.subarray(0, filled), last: true };
+}

@@ -1,0 +1,111 @@
+import { createReadStream } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { pipeline } from 'node:stream/promises';
+import type { DiffID, LayerCompression } from '../oci/index.ts';
+import { EnvironmentError, KilnError, runWorker, systemErrorCode } from '../support/index.ts';
+import { decompressor } from './decompress.ts';
+import { TarReader } from './tar-reader.ts';
+import { TreeWriter, type TreeWriterOptions } from './tree-writer.ts';
+
+/** A layer's blob on disk. */
+export interface CompressedFile {
+  readonly file: string;
+  readonly compression: LayerCompression;
+}
+
+export interface UnpackResult {
+  readonly diffID: DiffID;
+  readonly entries: number;
+  /** Bytes of file content. */
+  readonly bytes: number;
+}
+
+/**
+ * Unpacks a layer into an existing, empty directory, which then serves as an overlayfs lower directory: whiteouts are
+ * character devices 0:0, opaque directories carry overlayfs' attribute. Runs in a worker thread.
+ *
+ * @throws KilnError `E_LAYER_CORRUPT` when the content is not what `expectedDiffID` says, `E_TAR_UNSAFE`,
+ *   `E_TAR_MALFORMED`; EnvironmentError `E_NO_SPACE`. The directory is then to be thrown away.
+ */
+export async function unpackLayer(
+  source: CompressedFile,
+  target: string,
+  options: {
+    readonly expectedDiffID?: DiffID;
+    readonly overlayPrefix?: string;
+    readonly signal?: AbortSignal;
+  } = {},
+): Promise<UnpackResult> {
+  const writer: TreeWriterOptions = {
+    root: target,
+    whiteouts: 'overlay',
+    ...(options.overlayPrefix === undefined ? {} : { overlayPrefix: options.overlayPrefix }),
+  };
+  try {
+    const result = await runWorker<UnpackResult>(
+      import.meta.url,
+      'unpack-worker',
+      { source, writer },
+      options.signal,
+    );
+    if (options.expectedDiffID !== undefined && options.expectedDiffID !== result.diffID)
+      throw new KilnError(
+        `the layer's content has digest ${result.diffID}, its image says ${options.expectedDiffID}`,
+        {
+          code: 'E_LAYER_CORRUPT',
+          category: 'registry',
+          remedy: 'The image was altered or made by a broken tool; push it again.',
+        },
+      );
+    return result;
+  } catch (error) {
+    throw spaceError(error, target) ?? error;
+  }
+}
+
+/** The error for a full disk, when that is what `error` is. */
+export function spaceError(error: unknown, directory: string): EnvironmentError | undefined {
+  const code = systemErrorCode(error);
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined;
+  return new EnvironmentError(`no space left in ${directory}`, {
+    code: 'E_NO_SPACE',
+    cause: error,
+    remedy: 'Free some space there, or give a larger volume.',
+  });
+}
+
+/** Unpacks an archive on the calling thread; the stream's other stages use other threads. */
+export async function unpackInto(source: CompressedFile, options: TreeWriterOptions): Promise<UnpackResult> {
+  const writer = new TreeWriter(options);
+  const reader = new TarReader(writer);
+  const hash = createHash('sha256');
+  try {
+    await pipeline(
+      createReadStream(source.file, { highWaterMark: 1 << 18 }),
+      decompressor(source.compression),
+      async (chunks: AsyncIterable<Buffer>) => {
+        for await (const chunk of chunks) {
+          hash.update(chunk);
+          reader.write(chunk);
+        }
+      },
+    );
+    reader.finish();
+    writer.finish();
+  } catch (error) {
+    writer.abort();
+    throw compressionError(error, source.file) ?? error;
+  }
+  return { diffID: `sha256:${hash.digest('hex')}` as DiffID, entries: writer.entries, bytes: writer.bytes };
+}
+
+function compressionError(error: unknown, file: string): KilnError | undefined {
+  const code = systemErrorCode(error);
+  if (code?.startsWith('Z_') !== true && code?.startsWith('ZSTD_') !== true) return undefined;
+  return new KilnError('the compressed data is damaged', {
+    code: 'E_LAYER_CORRUPT',
+    category: 'registry',
+    where: file,
+    cause: error,
+  });
+}

@@ -1,0 +1,9 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { plainError } from '../support/index.ts';
+import { writeLayerHere, type WriteLayerRequest } from './write-layer.ts';
+
+try {
+  parentPort?.postMessage({ result: (await writeLayerHere(workerData as WriteLayerRequest)) ?? null });
+} catch (error) {
+  parentPort?.postMessage({ error: plainError(error) });
+}

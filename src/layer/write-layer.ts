@@ -1,0 +1,172 @@
+import { createHash } from 'node:crypto';
+import { closeSync, createReadStream, createWriteStream, openSync, readSync } from 'node:fs';
+import { open, rm } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { constants, createZstdCompress } from 'node:zlib';
+import {
+  type BlobStore,
+  type Descriptor,
+  type DiffID,
+  type Digest,
+  layerCompression,
+  mediaTypes,
+} from '../oci/index.ts';
+import { BuildError, runWorker } from '../support/index.ts';
+import { decompress } from './decompress.ts';
+import { type Change, type DiffRequest, overlayChanges } from './diff.ts';
+import { gzip } from './gzip.ts';
+import type { Layer } from './layer.ts';
+import { tarEnd, tarHeader, tarPadding } from './tar-writer.ts';
+import { spaceError } from './unpack.ts';
+
+export interface WriteLayerRequest extends DiffRequest {
+  /** The file to create. */
+  readonly output: string;
+  readonly compression: 'gzip' | 'zstd';
+  /** Default 5 for gzip: within 0.5 % of the size of 6 in 0.8 of its time, 3 for zstd. */
+  readonly level?: number;
+}
+
+/** What is known of a layer once it is written. */
+export interface LayerFacts {
+  readonly digest: Digest;
+  readonly diffID: DiffID;
+  /** Bytes, compressed. */
+  readonly size: number;
+  readonly uncompressedSize: number;
+  readonly mediaType: string;
+}
+
+/**
+ * Writes the changes of an overlayfs upper directory as a layer, in one streaming pass: tar, DiffID, compression, digest,
+ * file. Runs in a worker thread; memory does not grow with the layer.
+ *
+ * @returns undefined, and no file, when nothing changed.
+ * @throws BuildError `E_RESERVED_NAME`; EnvironmentError `E_NO_SPACE`. The output is removed.
+ */
+export async function writeLayer(
+  request: WriteLayerRequest,
+  signal?: AbortSignal,
+): Promise<LayerFacts | undefined> {
+  try {
+    const facts = await runWorker<LayerFacts | null>(import.meta.url, 'write-layer-worker', request, signal);
+    return facts ?? undefined;
+  } catch (error) {
+    await rm(request.output, { force: true });
+    throw spaceError(error, request.output) ?? error;
+  }
+}
+
+/** {@link writeLayer} on the calling thread. */
+export async function writeLayerHere(request: WriteLayerRequest): Promise<LayerFacts | undefined> {
+  const changes = overlayChanges(request);
+  const first = changes.next();
+  if (first.done === true) return undefined;
+  const diffID = createHash('sha256');
+  const digest = createHash('sha256');
+  let uncompressedSize = 0;
+  let size = 0;
+  async function* tar(): AsyncGenerator<Buffer> {
+    for (const chunk of tarStream(first.value as Change, changes)) {
+      diffID.update(chunk);
+      uncompressedSize += chunk.length;
+      // eslint-disable-next-line @typescript-eslint/await-thenable -- lets finished blocks be written between chunks
+      yield await chunk;
+    }
+  }
+  async function* counted(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const chunk of source) {
+      digest.update(chunk);
+      size += chunk.length;
+      yield chunk;
+    }
+  }
+  await pipeline(
+    compressed(tar(), request),
+    counted,
+    createWriteStream(request.output, { flags: 'wx', mode: 0o644 }),
+  );
+  const file = await open(request.output, 'r+');
+  await file.sync().finally(() => file.close());
+  return {
+    digest: `sha256:${digest.digest('hex')}` as Digest,
+    diffID: `sha256:${diffID.digest('hex')}` as DiffID,
+    size,
+    uncompressedSize,
+    mediaType: request.compression === 'gzip' ? mediaTypes.ociLayerGzip : mediaTypes.ociLayerZstd,
+  };
+}
+
+function compressed(tar: AsyncGenerator<Buffer>, request: WriteLayerRequest): AsyncIterable<Buffer> {
+  if (request.compression === 'gzip') return gzip(tar, request.level ?? 5, availableParallelism() + 1);
+  const level = { [constants.ZSTD_c_compressionLevel]: request.level ?? 3 };
+  return Readable.from(tar, { objectMode: false }).pipe(
+    createZstdCompress({ params: level }),
+  ) as AsyncIterable<Buffer>;
+}
+
+function* tarStream(first: Change, rest: Iterable<Change>): Generator<Buffer> {
+  yield* tarEntry(first);
+  for (const change of rest) yield* tarEntry(change);
+  yield tarEnd;
+}
+
+function* tarEntry(change: Change): Generator<Buffer> {
+  yield tarHeader(change.entry);
+  if (change.content === undefined) return;
+  yield* fileContent(change.content, change.entry.size);
+  yield tarPadding(change.entry.size);
+}
+
+/** Exactly `size` bytes of a file, or an error: the header with the size is already written. */
+function* fileContent(path: Buffer, size: number): Generator<Buffer> {
+  const fd = openSync(path, 'r');
+  try {
+    for (let left = size; left > 0;) {
+      const chunk = Buffer.allocUnsafe(Math.min(left, 1 << 18));
+      const length = readSync(fd, chunk);
+      if (length === 0)
+        throw new BuildError(`${path.toString()} became shorter while its layer was written`, {
+          code: 'E_SNAPSHOT_CHANGED',
+          remedy: 'Something outside the build writes to its scratch space; stop it and build again.',
+        });
+      left -= length;
+      yield chunk.subarray(0, length);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** A layer whose compressed stream is a file. */
+export function fileLayer(path: string, facts: LayerFacts): Layer {
+  const compressedStream = (): Promise<Readable> =>
+    Promise.resolve(createReadStream(path, { highWaterMark: 1 << 18 }));
+  return {
+    digest: facts.digest,
+    diffID: facts.diffID,
+    size: facts.size,
+    mediaType: facts.mediaType,
+    compressed: compressedStream,
+    uncompressed: async () =>
+      decompress(await compressedStream(), layerCompression(facts.mediaType) ?? 'none'),
+  };
+}
+
+/** A layer whose compressed stream is a blob of a store. Nothing is opened before it is read. */
+export function blobLayer(store: Pick<BlobStore, 'open'>, descriptor: Descriptor, diffID: DiffID): Layer {
+  return {
+    digest: descriptor.digest,
+    diffID,
+    size: descriptor.size,
+    mediaType: descriptor.mediaType,
+    compressed: (signal) => store.open(descriptor.digest, signal),
+    uncompressed: async (signal) =>
+      decompress(
+        await store.open(descriptor.digest, signal),
+        layerCompression(descriptor.mediaType) ?? 'none',
+      ),
+  };
+}

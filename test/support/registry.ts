@@ -1,0 +1,115 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execFileSync } from 'node:child_process';
+
+/** A running `docker-registry`, the reference implementation, on a free port of this machine. */
+export interface TestRegistry extends AsyncDisposable {
+  /** `127.0.0.1:port`. */
+  readonly host: string;
+  /** Where it keeps its files. */
+  readonly storage: string;
+  /** What it was asked, `METHOD path status`, in order. */
+  accessLog(): string[];
+  clearLog(): void;
+  stop(): Promise<void>;
+}
+
+export interface TestRegistryOptions {
+  readonly user?: string;
+  readonly password?: string;
+}
+
+/** A TCP port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+export async function startRegistry(options: TestRegistryOptions = {}): Promise<TestRegistry> {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-registry-'));
+  const port = await freePort();
+  const auth: string[] = [];
+  if (options.user !== undefined) {
+    await writeFile(join(directory, 'htpasswd'), `${options.user}:${bcrypt(options.password ?? '')}\n`);
+    auth.push('auth:', '  htpasswd:', '    realm: test', `    path: ${join(directory, 'htpasswd')}`);
+  }
+  const config = [
+    'version: 0.1',
+    'log:',
+    '  accesslog:',
+    '    disabled: false',
+    '  level: error',
+    'storage:',
+    '  filesystem:',
+    `    rootdirectory: ${join(directory, 'storage')}`,
+    '  delete:',
+    '    enabled: true',
+    'http:',
+    `  addr: 127.0.0.1:${port}`,
+    `  secret: ${createHash('sha1').update(directory).digest('hex')}`,
+    ...auth,
+  ];
+  await writeFile(join(directory, 'config.yml'), config.join('\n') + '\n');
+  const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let lines: string[] = [];
+  let pending = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    const all = (pending + chunk).split('\n');
+    pending = all.pop() ?? '';
+    for (const line of all) {
+      const match = /"([A-Z]+) (\S+) HTTP\/[0-9.]+" ([0-9]{3})/.exec(line);
+      if (match !== null) lines.push(`${match[1] ?? ''} ${match[2] ?? ''} ${match[3] ?? ''}`);
+    }
+  });
+  child.stderr.resume();
+  await waitFor(`http://127.0.0.1:${port}/v2/`, child);
+  const stop = async (): Promise<void> => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await ended;
+  };
+  return {
+    host: `127.0.0.1:${port}`,
+    storage: join(directory, 'storage'),
+    accessLog: () => [...lines],
+    clearLog: () => {
+      lines = [];
+    },
+    stop,
+    [Symbol.asyncDispose]: async () => {
+      await stop();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+async function waitFor(url: string, child: ChildProcess): Promise<void> {
+  for (let attempt = 0; attempt < 200; attempt++) {
+    if (child.exitCode !== null) throw new Error(`docker-registry ended with ${child.exitCode}`);
+    const answered = await fetch(url).then(
+      () => true,
+      () => false,
+    );
+    if (answered) return;
+    await sleep(25);
+  }
+  throw new Error('docker-registry did not start');
+}
+
+function bcrypt(password: string): string {
+  const script =
+    'import crypt,sys; print(crypt.crypt(sys.argv[1], crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)))';
+  return execFileSync('python3', ['-W', 'ignore', '-c', script, password], { encoding: 'utf8' }).trim();
+}

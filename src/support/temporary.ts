@@ -11,7 +11,7 @@ export function randomName(prefix: string): string {
 export class TemporaryDirectory implements AsyncDisposable {
   readonly path: string;
 
-  private constructor(path: string) {
+  protected constructor(path: string) {
     this.path = path;
   }
 

@@ -1,0 +1,139 @@
+import { createHash } from 'node:crypto';
+import { type FileHandle, open, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { type Descriptor, digestHex } from '../oci/index.ts';
+import { type Progress, systemErrorCode } from '../support/index.ts';
+import { type BlobDirectory, appendStream, corrupt } from './blobs.ts';
+import { FileLock } from './file-lock.ts';
+
+export interface DownloadOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: Progress | undefined;
+}
+
+/** Where a blob comes from: opens its content from byte `offset` on. */
+export type BlobSource = (offset: number, signal: AbortSignal | undefined) => Promise<Readable>;
+
+/**
+ * Fetches a blob into the directory. Other processes that want the same blob wait for this one. What arrived before an
+ * interruption stays in `ingest/<digest>.partial` and is not fetched again.
+ *
+ * @returns bytes that came from the source; 0 when somebody else had fetched it meanwhile.
+ * @throws KilnError `E_BLOB_CORRUPT` when the source sends something else.
+ */
+export async function downloadBlob(
+  blobs: BlobDirectory,
+  descriptor: Descriptor,
+  source: BlobSource,
+  options: DownloadOptions,
+): Promise<number> {
+  await using _lock = await FileLock.acquire(blobs.lockPath(descriptor.digest), options.signal);
+  if (await blobs.has(descriptor)) return 0;
+  const partial = join(blobs.ingestDirectory, `${digestHex(descriptor.digest)}.partial`);
+  const attempt = await fillPartial(blobs, descriptor, partial, source, options);
+  if (attempt.complete) return attempt.fetched;
+  await rm(partial, { force: true });
+  // What an earlier process left may be damaged, for instance by a power failure: once more, from the start.
+  if (attempt.resumed) {
+    const again = await fillPartial(blobs, descriptor, partial, source, options);
+    if (again.complete) return attempt.fetched + again.fetched;
+    await rm(partial, { force: true });
+  }
+  throw corrupt(descriptor.digest, 'download');
+}
+
+interface Attempt {
+  /** The content was right and the blob is published. */
+  readonly complete: boolean;
+  readonly resumed: boolean;
+  readonly fetched: number;
+}
+
+async function fillPartial(
+  blobs: BlobDirectory,
+  descriptor: Descriptor,
+  partial: string,
+  source: BlobSource,
+  { signal, progress }: DownloadOptions,
+): Promise<Attempt> {
+  await using handle = await open(partial, 'a+', 0o600);
+  const hash = createHash('sha256');
+  const offset = await hashPrefix(handle, hash, descriptor.size, signal);
+  const transfer = startTransfer(descriptor, offset, progress);
+  let fetched = 0;
+  try {
+    if (offset < descriptor.size) {
+      const content = await source(offset, signal);
+      fetched = await appendStream(
+        handle,
+        content,
+        hash,
+        descriptor.size - offset,
+        signal,
+        transfer.advance.bind(transfer),
+      );
+    }
+    const complete =
+      offset + fetched === descriptor.size && hash.digest('hex') === digestHex(descriptor.digest);
+    if (complete) await blobs.publish(handle, partial, descriptor.digest);
+    return { complete, resumed: offset > 0, fetched };
+  } catch (error) {
+    // The source found at the end that what it sent was wrong: nothing of it may be resumed.
+    if (systemErrorCode(error) !== 'E_BLOB_CORRUPT') throw error;
+    return { complete: false, resumed: offset > 0, fetched };
+  } finally {
+    transfer.end();
+  }
+}
+
+/** Hashes what is there already; a file longer than the blob is emptied. @returns the length kept. */
+async function hashPrefix(
+  handle: FileHandle,
+  hash: { update(data: Uint8Array): unknown },
+  limit: number,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  const { size } = await handle.stat();
+  if (size > limit) await handle.truncate(0);
+  if (size > limit || size === 0) return 0;
+  const buffer = Buffer.allocUnsafe(1024 * 1024);
+  let position = 0;
+  for (;;) {
+    signal?.throwIfAborted();
+    const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
+    if (bytesRead === 0) return position;
+    hash.update(buffer.subarray(0, bytesRead));
+    position += bytesRead;
+  }
+}
+
+/** Progress events at most every 100 ms. */
+function startTransfer(
+  descriptor: Descriptor,
+  offset: number,
+  progress: Progress | undefined,
+): { advance(bytes: number): void; end(): void } {
+  let bytes = offset;
+  let last = 0;
+  const emit = (done: boolean): void =>
+    progress?.emit({
+      type: 'transfer',
+      id: `pull ${descriptor.digest}`,
+      direction: 'pull',
+      label: descriptor.digest,
+      bytes,
+      total: descriptor.size,
+      done,
+    });
+  return {
+    advance(added: number): void {
+      bytes += added;
+      const now = performance.now();
+      if (now - last < 100) return;
+      last = now;
+      emit(false);
+    },
+    end: () => emit(true),
+  };
+}

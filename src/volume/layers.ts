@@ -1,0 +1,155 @@
+import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { join as joinPath } from 'node:path';
+import { unpackLayer } from '../layer/index.ts';
+import { type DiffID, type LayerCompression, digestHex } from '../oci/index.ts';
+import { type Progress, SingleFlight } from '../support/index.ts';
+import { FileLock } from './file-lock.ts';
+import { join } from './flight.ts';
+import { LockedDirectory, removeTree } from './ingest.ts';
+import { Lease } from './leases.ts';
+import { explained, syncDirectory, unlessMissing } from './storage.ts';
+
+/** What the marker of a complete layer says. */
+export interface LayerSeal {
+  readonly diffID: DiffID;
+  /** Tar entries that were unpacked. */
+  readonly entries: number;
+  /** Bytes of file content. */
+  readonly bytes: number;
+}
+
+/** A compressed layer as a file on disk. */
+export interface LayerFile {
+  readonly file: string;
+  readonly compression: LayerCompression;
+}
+
+export interface LayerDirectoryOptions {
+  readonly directory: string;
+  readonly durable: boolean;
+  readonly progress?: Progress | undefined;
+}
+
+const sealName = 'sealed';
+
+/**
+ * The unpacked layers of a volume: `layers/<diffid>/fs`, valid only with the marker `sealed` beside it.
+ * A layer is unpacked under `ingest`, synced, sealed, and appears under its name by one rename.
+ */
+export class LayerDirectory {
+  readonly #root: string;
+  readonly #ingest: string;
+  readonly #options: LayerDirectoryOptions;
+  readonly #unpacking = new SingleFlight<DiffID, void>();
+
+  constructor(options: LayerDirectoryOptions) {
+    this.#options = options;
+    this.#root = joinPath(options.directory, 'layers');
+    this.#ingest = joinPath(options.directory, 'ingest');
+  }
+
+  /** The directory of a layer: holds `fs` and the seal, and is what leases lock. */
+  path(diffID: DiffID): string {
+    return joinPath(this.#root, digestHex(diffID));
+  }
+
+  /** The unpacked tree of a layer. */
+  tree(diffID: DiffID): string {
+    return joinPath(this.path(diffID), 'fs');
+  }
+
+  /** The seal of a complete layer; undefined when the layer is missing or was never finished. */
+  async seal(diffID: DiffID): Promise<LayerSeal | undefined> {
+    const text = await unlessMissing(readFile(joinPath(this.path(diffID), sealName), 'utf8'));
+    return text === undefined ? undefined : parseSeal(text, diffID);
+  }
+
+  /** Leases a complete layer; undefined when there is none. */
+  async lease(diffID: DiffID): Promise<Lease | undefined> {
+    const lease = await Lease.tryAcquire(this.path(diffID));
+    if (lease === undefined || (await this.seal(diffID)) !== undefined) return lease;
+    await lease[Symbol.asyncDispose]();
+    return undefined;
+  }
+
+  /**
+   * Makes sure that a layer is unpacked. However many callers and processes ask, one unpacks and the rest wait.
+   *
+   * @param provide is called for the compressed file only when the layer has to be unpacked.
+   * @throws KilnError when the content is not what `diffID` says; nothing stays then.
+   */
+  async ensure(
+    diffID: DiffID,
+    provide: () => Promise<LayerFile & Partial<AsyncDisposable>>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if ((await this.seal(diffID)) !== undefined) return;
+    await join(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
+  }
+
+  async #unpackLocked(
+    diffID: DiffID,
+    provide: () => Promise<LayerFile & Partial<AsyncDisposable>>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    await explained(this.#options.directory, async () => {
+      const lockPath = joinPath(this.#ingest, `${digestHex(diffID)}.unpack.lock`);
+      await using _lock = await FileLock.acquire(lockPath, signal);
+      if ((await this.seal(diffID)) !== undefined) return;
+      const source = await provide();
+      try {
+        await this.#unpack(diffID, source, signal);
+      } finally {
+        await source[Symbol.asyncDispose]?.();
+      }
+    });
+  }
+
+  async #unpack(diffID: DiffID, source: LayerFile, signal?: AbortSignal): Promise<void> {
+    await using work = await LockedDirectory.create(this.#ingest, 'unpack-');
+    const layer = joinPath(work.path, 'layer');
+    const tree = joinPath(layer, 'fs');
+    await mkdir(tree, { recursive: true, mode: 0o755 });
+    const result = await unpackLayer(source, tree, {
+      expectedDiffID: diffID,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (this.#options.durable) await syncTree(layer);
+    await writeSeal(layer, { diffID, entries: result.entries, bytes: result.bytes }, this.#options.durable);
+    await this.#publish(layer, diffID, work.path);
+  }
+
+  async #publish(layer: string, diffID: DiffID, work: string): Promise<void> {
+    const target = this.path(diffID);
+    // Only an unsealed directory can be in the way here: the lock is held and the seal was looked for.
+    if ((await unlessMissing(rename(target, joinPath(work, 'leftover')).then(() => true))) === true)
+      await removeTree(joinPath(work, 'leftover'));
+    await rename(layer, target);
+    if (this.#options.durable) await syncDirectory(this.#root);
+  }
+}
+
+/** A seal counts only when it names the layer that it lies in. */
+function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
+  try {
+    const seal = JSON.parse(text) as Partial<LayerSeal> | null;
+    if (seal?.diffID !== diffID || !Number.isSafeInteger(seal.entries)) return undefined;
+    return { diffID, entries: seal.entries ?? 0, bytes: Number(seal.bytes ?? 0) };
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+async function writeSeal(directory: string, seal: LayerSeal, durable: boolean): Promise<void> {
+  await using handle = await open(joinPath(directory, sealName), 'wx', 0o444);
+  await handle.writeFile(JSON.stringify(seal));
+  if (durable) await handle.sync();
+}
+
+/** Thousands of small files are synced far faster by the file system as a whole than one by one. */
+async function syncTree(path: string): Promise<void> {
+  const { syncFileSystem } = await import('../os/index.ts');
+  await using handle = await open(path, 'r');
+  await syncFileSystem(handle.fd);
+}

@@ -14,9 +14,13 @@ const maximumRedirects = 5;
 export function openBlob(
   endpoint: RepositoryEndpoint,
   descriptor: Descriptor,
+  offset: number,
   signal?: AbortSignal,
 ): Readable {
-  return Readable.from(download(endpoint, descriptor, signal), { objectMode: false, highWaterMark: 1 << 18 });
+  return Readable.from(download(endpoint, descriptor, offset, signal), {
+    objectMode: false,
+    highWaterMark: 1 << 18,
+  });
 }
 
 async function* download(

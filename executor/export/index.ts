@@ -1,0 +1,3 @@
+export { writeArchive } from './archive.ts';
+export { writeLayout } from './layout.ts';
+export { destinationWithDigest, pushImage } from './push.ts';

@@ -1,0 +1,51 @@
+import { Readable } from 'node:stream';
+import { type Descriptor, formatReference, type Reference } from '../../src/oci/index.ts';
+import type { RegistryClient, Repository } from '../../src/registry/index.ts';
+import type { BuiltImage, PlacedLayer } from '../image.ts';
+
+/**
+ * Pushes an image to one destination: layers (mounted from a repository of the same registry where possible) and
+ * configuration first, the manifest last, so that a tag never names an image that is not all there.
+ */
+export async function pushImage(
+  client: RegistryClient,
+  image: BuiltImage,
+  destination: Reference,
+  signal?: AbortSignal,
+): Promise<void> {
+  const repository = client.repository(destination);
+  const layers = new Map(image.layers.map((placed) => [placed.layer.digest, placed]));
+  await Promise.all([
+    ...[...layers.values()].map((placed) => pushLayer(repository, placed, signal)),
+    pushBytes(repository, image.manifest.config, image.configBytes, signal),
+  ]);
+  const target = destination.tag ?? image.descriptor.digest;
+  await repository.putManifest(target, image.descriptor.mediaType, image.manifestBytes, signal);
+}
+
+async function pushLayer(repository: Repository, placed: PlacedLayer, signal?: AbortSignal): Promise<void> {
+  const { layer, origins } = placed;
+  const mountFrom = origins
+    .filter((origin) => origin.registry === repository.registry && origin.repository !== repository.name)
+    .map((origin) => origin.repository);
+  const descriptor: Descriptor = { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
+  await repository.uploadBlob(descriptor, (s) => layer.compressed(s), { mountFrom }, signal);
+}
+
+async function pushBytes(
+  repository: Repository,
+  descriptor: Descriptor,
+  bytes: Uint8Array,
+  signal?: AbortSignal,
+): Promise<void> {
+  await repository.uploadBlob(descriptor, () => Promise.resolve(Readable.from([bytes])), {}, signal);
+}
+
+/** The destination with the digest that was pushed, as `--image-name-with-digest-file` of kaniko writes it. */
+export function destinationWithDigest(destination: Reference, image: BuiltImage): string {
+  return formatReference({
+    registry: destination.registry,
+    repository: destination.repository,
+    digest: image.descriptor.digest,
+  });
+}

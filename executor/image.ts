@@ -1,0 +1,90 @@
+import type { Layer } from '../src/layer/index.ts';
+import {
+  type ContainerConfig,
+  type Descriptor,
+  digestOf,
+  type HistoryEntry,
+  type ImageConfig,
+  type Manifest,
+  mediaTypes,
+  type Platform,
+} from '../src/oci/index.ts';
+
+/** A repository that already holds a blob, from which a registry can mount it elsewhere. */
+export interface BlobOrigin {
+  readonly registry: string;
+  readonly repository: string;
+}
+
+/** A layer of the image being built, and where else its blob lies. */
+export interface PlacedLayer {
+  readonly layer: Layer;
+  readonly origins: readonly BlobOrigin[];
+}
+
+/** A finished image: its documents in memory, its layers wherever they are. */
+export interface BuiltImage {
+  readonly manifest: Manifest;
+  readonly manifestBytes: Uint8Array;
+  /** Of the manifest. */
+  readonly descriptor: Descriptor;
+  readonly configBytes: Uint8Array;
+  readonly layers: readonly PlacedLayer[];
+}
+
+/** What an image is assembled from. */
+export interface ImageParts {
+  readonly platform: Platform;
+  readonly config: ContainerConfig;
+  readonly author: string | undefined;
+  readonly history: readonly HistoryEntry[];
+  readonly layers: readonly PlacedLayer[];
+  readonly created: Date;
+}
+
+/**
+ * Writes configuration and manifest of an image (OCI image specification 1.1).
+ * The manifest uses OCI media types throughout: a Docker layer is the same bytes under another name,
+ * and some registries refuse a mixture.
+ */
+export function assembleImage(parts: ImageParts): BuiltImage {
+  const { platform, config, author, history, layers, created } = parts;
+  const imageConfig: ImageConfig = {
+    created: created.toISOString(),
+    ...(author === undefined ? {} : { author }),
+    ...platform,
+    config,
+    rootfs: { type: 'layers', diff_ids: layers.map(({ layer }) => layer.diffID) },
+    history,
+  };
+  const configBytes = Buffer.from(JSON.stringify(imageConfig));
+  const manifest: Manifest = {
+    schemaVersion: 2,
+    mediaType: mediaTypes.ociManifest,
+    config: { mediaType: mediaTypes.ociConfig, digest: digestOf(configBytes), size: configBytes.length },
+    layers: layers.map(({ layer }) => ({
+      mediaType: ociLayerType(layer.mediaType),
+      digest: layer.digest,
+      size: layer.size,
+    })),
+  };
+  const manifestBytes = Buffer.from(JSON.stringify(manifest));
+  return {
+    manifest,
+    manifestBytes,
+    descriptor: {
+      mediaType: mediaTypes.ociManifest,
+      digest: digestOf(manifestBytes),
+      size: manifestBytes.length,
+      platform,
+    },
+    configBytes,
+    layers,
+  };
+}
+
+function ociLayerType(mediaType: string): string {
+  if (mediaType === mediaTypes.dockerLayerGzip) return mediaTypes.ociLayerGzip;
+  if (mediaType === mediaTypes.dockerLayerTar) return mediaTypes.ociLayerTar;
+  return mediaType;
+}

@@ -1,2 +1,3 @@
 export * from './libc.ts';
 export * from './sync.ts';
+export * from './safe-path.ts';

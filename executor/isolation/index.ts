@@ -1,0 +1,2 @@
+export { OverlayIsolation } from './overlay.ts';
+export type * from './types.ts';

@@ -1,0 +1,47 @@
+import type { CopyRequest, SourceQuery } from '../context/index.ts';
+import type { CopySource, RunStep } from './types.ts';
+
+/** Where a worker mounts what it works on; all of it in its own mount namespace. */
+export interface OverlaySpace {
+  /** A directory with the links `0`, `1`, … to the lower directories, nearest first, and `upper`, `work`, `merged`, `source`. */
+  readonly directory: string;
+  readonly lowerCount: number;
+  /** Text for /etc/resolv.conf, /etc/hosts and /etc/hostname, as files in `directory`. */
+  readonly files: readonly string[];
+}
+
+export type WorkerTask =
+  | { readonly kind: 'run'; readonly space: OverlaySpace; readonly step: RunStep }
+  | {
+      readonly kind: 'copy';
+      readonly space: OverlaySpace;
+      readonly source: CopySource;
+      readonly request: CopyRequest;
+    }
+  | {
+      readonly kind: 'mkdir';
+      readonly space: OverlaySpace;
+      readonly path: string;
+      readonly user: string;
+      readonly where: string;
+    }
+  | {
+      readonly kind: 'digest';
+      readonly space: OverlaySpace;
+      readonly query: SourceQuery;
+      readonly modes: boolean;
+    }
+  | { readonly kind: 'probe'; readonly space: OverlaySpace };
+
+/** From the executor to the worker. */
+export type ToWorker =
+  | { readonly type: 'task'; readonly task: WorkerTask }
+  | { readonly type: 'stop' }
+  | { readonly type: 'taken'; readonly bytes: number };
+
+/** From the worker to the executor. */
+export type FromWorker =
+  | { readonly type: 'started' }
+  | { readonly type: 'output'; readonly stream: 'stdout' | 'stderr'; readonly data: Uint8Array }
+  | { readonly type: 'done'; readonly result: unknown; readonly mountPoints: readonly string[] }
+  | { readonly type: 'failed'; readonly error: unknown };

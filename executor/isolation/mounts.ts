@@ -1,0 +1,169 @@
+import { chmodSync, closeSync, existsSync, lstatSync, mkdirSync, openSync, symlinkSync } from 'node:fs';
+import { dirname, join, posix } from 'node:path';
+import {
+  changeDirectory,
+  mount,
+  mountFlags,
+  namespaces,
+  resolveInRoot,
+  unshare,
+} from '../../src/os/index.ts';
+import type { OverlaySpace } from './messages.ts';
+
+/*
+ * Everything here acts on the calling worker thread alone: unshare(2) gives the thread its own mount namespace and its
+ * own root and working directory, so nothing is ever mounted where the host or another step could see it, and all of it
+ * vanishes with the thread and its children, even after kill -9.
+ */
+
+/** Gives the calling thread a mount namespace of its own, and for RUN also ipc, uts and (for its children) pid. */
+export function enterNamespaces(kind: 'files' | 'processes'): void {
+  const apart = namespaces.fileSystem | namespaces.mount;
+  unshare(kind === 'files' ? apart : apart | namespaces.ipc | namespaces.uts | namespaces.pid);
+  mount(null, '/', null, mountFlags.private | mountFlags.recursive, null);
+}
+
+/**
+ * Mounts the overlay at `merged` and returns its path. Lower directories are named through short links, since mount(2)
+ * takes one page of options; the link after the last one is the layer of mount points, which only RUN steps have below them; `redirect_dir`, `metacopy` and `index` are off so that the upper directory is a plain diff.
+ */
+export function mountOverlay(
+  space: OverlaySpace,
+  options: { readonly stubs: boolean } = { stubs: false },
+): string {
+  changeDirectory(space.directory);
+  mount(
+    'overlay',
+    'merged',
+    'overlay',
+    0,
+    `lowerdir=${linkNames(space.lowerCount + (options.stubs ? 1 : 0))},upperdir=upper,workdir=work,redirect_dir=off,metacopy=off,index=off`,
+  );
+  return join(space.directory, 'merged');
+}
+
+/** Mounts a stack of layers (lowest first) read-only at `source`. The links `s0`… have been made beside it. */
+export function mountSource(space: OverlaySpace, count: number): string {
+  changeDirectory(space.directory);
+  const names = linkNames(count, 's');
+  if (count === 1) mount(join(space.directory, 's0'), 'source', null, mountFlags.bind, null);
+  else mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}`);
+  return join(space.directory, 'source');
+}
+
+function linkNames(count: number, prefix = ''): string {
+  return Array.from({ length: count }, (_, index) => `${prefix}${index}`).join(':');
+}
+
+const devices = ['null', 'zero', 'full', 'random', 'urandom', 'tty'];
+const maskedFiles = ['proc/kcore', 'proc/keys', 'proc/timer_list', 'proc/sched_debug', 'proc/latency_stats'];
+const maskedDirectories = [
+  'proc/acpi',
+  'proc/scsi',
+  'proc/asound',
+  'sys/firmware',
+  'sys/devices/virtual/powercap',
+];
+const readOnlyPaths = ['proc/sys', 'proc/sysrq-trigger', 'proc/irq', 'proc/bus', 'proc/fs'];
+
+/** Collects the paths that had to be made to mount something on them. */
+export class MountPoints {
+  readonly #root: string;
+  readonly made: string[] = [];
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  /** The real path of a mount point inside the root, made when it is missing. */
+  prepare(path: string, kind: 'directory' | 'file'): string {
+    const resolved = resolveInRoot(this.#root, path, { followLast: true });
+    if (resolved.stat === undefined) this.#make(resolved.path, kind);
+    return resolved.path;
+  }
+
+  #make(path: string, kind: 'directory' | 'file'): void {
+    if (!existsSync(dirname(path))) this.#make(dirname(path), 'directory');
+    if (kind === 'directory') mkdirSync(path, 0o755);
+    else closeSync(openSync(path, 'wx', 0o644));
+    this.made.push(`/${posix.relative(this.#root, path)}`);
+  }
+}
+
+/** Mounts /dev and /sys and the three files of the network as a container has them. /proc is mounted by the init. */
+export function mountSystem(root: string, space: OverlaySpace, points: MountPoints): void {
+  points.prepare('proc', 'directory');
+  mountDevices(points.prepare('dev', 'directory'));
+  const sys = points.prepare('sys', 'directory');
+  const quiet = mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec;
+  mount('/sys', sys, null, mountFlags.bind, null);
+  mount(null, sys, null, mountFlags.bind | mountFlags.remount | mountFlags.readOnly | quiet, null);
+  for (const name of space.files) {
+    const path = resolveInRoot(root, `etc/${name}`, { followLast: true });
+    if (path.stat !== undefined && !path.stat.isFile()) continue;
+    mount(join(space.directory, name), points.prepare(`etc/${name}`, 'file'), null, mountFlags.bind, null);
+  }
+}
+
+function mountDevices(dev: string): void {
+  mount('tmpfs', dev, 'tmpfs', mountFlags.noSuid | mountFlags.strictAtime, 'mode=755,size=65536k');
+  for (const name of devices) {
+    const path = join(dev, name);
+    closeSync(openSync(path, 'wx', 0o666));
+    mount(`/dev/${name}`, path, null, mountFlags.bind, null);
+  }
+  for (const name of ['pts', 'shm', 'mqueue']) mkdirSync(join(dev, name), 0o755);
+  mount(
+    'devpts',
+    join(dev, 'pts'),
+    'devpts',
+    mountFlags.noSuid | mountFlags.noExec,
+    'newinstance,ptmxmode=0666,mode=0620,gid=5',
+  );
+  mount(
+    'shm',
+    join(dev, 'shm'),
+    'tmpfs',
+    mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec,
+    'mode=1777,size=65536k',
+  );
+  mount(
+    'mqueue',
+    join(dev, 'mqueue'),
+    'mqueue',
+    mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec,
+    null,
+  );
+  symlinkSync('pts/ptmx', join(dev, 'ptmx'));
+  symlinkSync('/proc/self/fd', join(dev, 'fd'));
+  for (const [index, name] of ['stdin', 'stdout', 'stderr'].entries())
+    symlinkSync(`/proc/self/fd/${index}`, join(dev, name));
+  chmodSync(dev, 0o755);
+}
+
+/** Hides what /proc and /sys tell of the host, and makes its switches read-only, as runc does by default. */
+export function maskPaths(root: string): void {
+  for (const path of maskedFiles)
+    if (existsSync(join(root, path)))
+      mount(join(root, 'dev/null'), join(root, path), null, mountFlags.bind, null);
+  for (const path of maskedDirectories)
+    if (lstatSync(join(root, path), { throwIfNoEntry: false })?.isDirectory() === true)
+      mount('tmpfs', join(root, path), 'tmpfs', mountFlags.readOnly, 'size=0');
+  for (const path of readOnlyPaths) {
+    const target = join(root, path);
+    if (!existsSync(target)) continue;
+    mount(target, target, null, mountFlags.bind | mountFlags.recursive, null);
+    mount(
+      null,
+      target,
+      null,
+      mountFlags.bind |
+        mountFlags.remount |
+        mountFlags.readOnly |
+        mountFlags.noSuid |
+        mountFlags.noDev |
+        mountFlags.noExec,
+      null,
+    );
+  }
+}

@@ -1,0 +1,283 @@
+import { mkdir, readFile, rm, stat, symlink, writeFile, chmod, chown } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Worker } from 'node:worker_threads';
+import type { Digest } from '../../src/oci/index.ts';
+import {
+  BuildError,
+  EnvironmentError,
+  isAbortError,
+  KilnError,
+  messageOf,
+  randomName,
+  reviveError,
+  startWorker,
+  systemErrorCode,
+} from '../../src/support/index.ts';
+import type { CopyRequest, SourceQuery } from '../context/index.ts';
+import type { FromWorker, OverlaySpace, ToWorker, WorkerTask } from './messages.ts';
+import type { CopySource, Isolation, Rootfs, RunOptions, RunResult, RunStep, SealedStep } from './types.ts';
+
+interface TaskHooks {
+  readonly onMessage?: (message: FromWorker, worker: Worker) => void;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Workers ready for a task. Starting one takes longer than a small step, so one is kept in reserve while a build runs;
+ * each does one task.
+ */
+class WorkerPool {
+  #spare: Worker | undefined;
+
+  /** Starts the reserve, so that the first step need not wait for it. */
+  warm(): void {
+    this.#spare ??= this.#start();
+  }
+
+  take(): Worker {
+    const worker = this.#spare ?? this.#start();
+    this.#spare = this.#start();
+    worker.ref();
+    return worker;
+  }
+
+  async close(): Promise<void> {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    await spare?.terminate();
+  }
+
+  #start(): Worker {
+    const worker = startWorker(import.meta.url, 'rootfs-worker', undefined);
+    worker.unref();
+    return worker;
+  }
+}
+
+/**
+ * The `overlay` backend: overlayfs over unpacked layers, RUN in its own mount, pid, ipc and uts namespaces, pivoted, with
+ * a container's default capabilities. Needs the right to mount.
+ */
+export class OverlayIsolation implements Isolation, AsyncDisposable {
+  readonly name = 'overlay';
+  readonly #workers = new WorkerPool();
+
+  /** Gets the first worker ready while the build still plans. */
+  warm(): void {
+    this.#workers.warm();
+  }
+
+  async preflight(scratch: string): Promise<void> {
+    const space = await makeSpace(scratch, []);
+    try {
+      await this.perform({ kind: 'probe', space });
+    } catch (error) {
+      throw new EnvironmentError(`this place cannot mount overlay file systems: ${messageOf(error)}`, {
+        code: 'E_ISOLATION_OVERLAY',
+        where: scratch,
+        remedy:
+          systemErrorCode(error) === 'EPERM'
+            ? 'Run as root, or give the pod SYS_ADMIN in its own user namespace (hostUsers: false).'
+            : "Put the scratch space on a disk of its own (a volume, not the container's own overlay).",
+      });
+    } finally {
+      await rm(space.directory, { recursive: true, force: true });
+    }
+  }
+
+  async openRootfs(layers: readonly string[], scratch: string): Promise<Rootfs> {
+    return Promise.resolve(new OverlayRootfs(this, [...layers].reverse(), scratch));
+  }
+
+  async digestSources(
+    layers: readonly string[],
+    query: SourceQuery,
+    options: { readonly modes: boolean },
+    scratch: string,
+    signal?: AbortSignal,
+  ): Promise<Digest> {
+    const space = await makeSpace(scratch, []);
+    try {
+      const lowerCount = await linkSource(space, layers);
+      return (
+        await this.perform(
+          { kind: 'digest', space: { ...space, lowerCount }, query, modes: options.modes },
+          { signal },
+        )
+      ).result as Digest;
+    } finally {
+      await rm(space.directory, { recursive: true, force: true });
+    }
+  }
+
+  /** Has a worker do one task; aborting ends the worker and all its processes. */
+  async perform(
+    task: WorkerTask,
+    hooks: TaskHooks = {},
+  ): Promise<{ result: unknown; mountPoints: readonly string[] }> {
+    const { signal } = hooks;
+    signal?.throwIfAborted();
+    const worker = this.#workers.take();
+    const send = (message: ToWorker): void => worker.postMessage(message);
+    const abort = (): void => send({ type: 'stop' });
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      return await new Promise((resolve, reject) => {
+        worker.on('message', (message: FromWorker) => {
+          if (message.type === 'done') resolve(message);
+          else if (message.type === 'failed') reject(reviveError(message.error));
+          else hooks.onMessage?.(message, worker);
+        });
+        worker.once('error', reject);
+        worker.once('exit', (code) => reject(new Error(`the isolation worker ended with ${code}`)));
+        send({ type: 'task', task });
+      });
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      await worker.terminate();
+      signal?.throwIfAborted();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#workers.close();
+  }
+}
+
+class OverlayRootfs implements Rootfs {
+  readonly #isolation: OverlayIsolation;
+  readonly #scratch: string;
+  /** Nearest first. */
+  #lowers: string[];
+  #space: OverlaySpace | undefined;
+  #mountPoints = new Set<string>();
+
+  constructor(isolation: OverlayIsolation, lowers: string[], scratch: string) {
+    this.#isolation = isolation;
+    this.#lowers = lowers;
+    this.#scratch = scratch;
+  }
+
+  async run(step: RunStep, options: RunOptions): Promise<RunResult> {
+    const space = await this.#open();
+    const { result, mountPoints } = await this.#guard(() =>
+      this.#isolation.perform(
+        { kind: 'run', space, step },
+        {
+          signal: options.signal,
+          onMessage: (message, worker) => {
+            if (message.type === 'started') options.onStarted?.();
+            if (message.type !== 'output') return;
+            options.onOutput(message.stream, message.data);
+            worker.postMessage({ type: 'taken', bytes: message.data.length } satisfies ToWorker);
+          },
+        },
+      ),
+    );
+    for (const path of mountPoints) this.#mountPoints.add(path);
+    return result as RunResult;
+  }
+
+  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<void> {
+    const space = await this.#open();
+    if (source.kind === 'layers') await linkSource(space, source.layers);
+    const layers =
+      source.kind === 'layers' && source.layers.length === 0 ? { ...source, layers: [''] } : source;
+    await this.#guard(() =>
+      this.#isolation.perform({ kind: 'copy', space, source: layers, request }, { signal }),
+    );
+  }
+
+  async makeDirectory(path: string, user: string, where: string, signal?: AbortSignal): Promise<void> {
+    const space = await this.#open();
+    await this.#guard(() => this.#isolation.perform({ kind: 'mkdir', space, path, user, where }, { signal }));
+  }
+
+  async seal(): Promise<SealedStep> {
+    const space = await this.#open();
+    const upper = join(space.directory, 'upper');
+    const sealed: SealedStep = { upper, lowers: this.#lowers, mountPoints: [...this.#mountPoints] };
+    this.#lowers = [upper, ...this.#lowers];
+    this.#space = undefined;
+    return sealed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // A step that was not sealed is thrown away; what was sealed belongs to the build.
+    if (this.#space !== undefined) await rm(this.#space.directory, { recursive: true, force: true });
+    this.#space = undefined;
+  }
+
+  async #open(): Promise<OverlaySpace> {
+    this.#space ??= await makeSpace(this.#scratch, this.#lowers);
+    return this.#space;
+  }
+
+  async #guard<Value>(work: () => Promise<Value>): Promise<Value> {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof KilnError || isAbortError(error)) throw error;
+      if (systemErrorCode(error) === 'ENOSPC')
+        throw new EnvironmentError(`no space left in ${this.#scratch}`, {
+          code: 'E_NO_SPACE',
+          cause: error,
+          remedy: 'Free some space there, or use another scratch directory.',
+        });
+      throw new BuildError(`the step failed: ${messageOf(error)}`, { code: 'E_STEP_FAILED', cause: error });
+    }
+  }
+}
+
+/** Makes the directories of one layer's work; `lowers` nearest first. */
+async function makeSpace(scratch: string, lowers: readonly string[]): Promise<OverlaySpace> {
+  const directory = join(scratch, randomName('step-'));
+  for (const name of ['upper', 'work', 'merged', 'source', 'empty'])
+    await mkdir(join(directory, name), { recursive: true });
+  const nearest = lowers[0];
+  if (nearest !== undefined) {
+    // The merged root shows the upper directory's own attributes.
+    const { mode, uid, gid } = await stat(nearest);
+    await chown(join(directory, 'upper'), uid, gid);
+    await chmod(join(directory, 'upper'), mode & 0o7777);
+  } else await chmod(join(directory, 'upper'), 0o755);
+  const targets = lowers.length === 0 ? ['empty'] : lowers;
+  await makeStubs(join(directory, 'stubs'));
+  await Promise.all(
+    [...targets, 'stubs'].map((target, index) => symlink(target, join(directory, String(index)))),
+  );
+  const files = await writeNetworkFiles(directory);
+  return { directory, lowerCount: targets.length, files };
+}
+
+/**
+ * Makes the lowest layer of RUN steps: the places where /proc, /dev and the like are mounted, for images that lack them.
+ * Made in the upper directory instead, they would change the times of their parents, and so the layer.
+ */
+async function makeStubs(directory: string): Promise<void> {
+  for (const name of ['proc', 'sys', 'dev', 'etc'])
+    await mkdir(join(directory, name), { recursive: true, mode: 0o755 });
+  for (const name of ['resolv.conf', 'hosts', 'hostname']) await writeFile(join(directory, 'etc', name), '');
+}
+
+/** Links a stack of layers (lowest first) into a space as `s0`…, nearest first, replacing an earlier one. */
+async function linkSource(space: OverlaySpace, layers: readonly string[]): Promise<number> {
+  const targets = layers.length === 0 ? ['empty'] : [...layers].reverse();
+  for (const [index, target] of targets.entries()) {
+    const link = join(space.directory, `s${index}`);
+    await rm(link, { force: true });
+    await symlink(target, link);
+  }
+  return targets.length;
+}
+
+async function writeNetworkFiles(directory: string): Promise<string[]> {
+  const hosts = '127.0.0.1\tlocalhost kiln\n::1\tlocalhost ip6-localhost ip6-loopback\n';
+  const resolv = await readFile('/etc/resolv.conf', 'utf8').catch((error: unknown) => {
+    if (systemErrorCode(error) === 'ENOENT') return '';
+    throw error;
+  });
+  const contents = { 'resolv.conf': resolv, hosts, hostname: 'kiln\n' };
+  await Promise.all(Object.entries(contents).map(([name, text]) => writeFile(join(directory, name), text)));
+  return Object.keys(contents);
+}

@@ -1,0 +1,82 @@
+import { chmodSync, chownSync, existsSync, mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { parentPort } from 'node:worker_threads';
+import { resolveInRoot } from '../../src/os/index.ts';
+import { BuildError, plainError } from '../../src/support/index.ts';
+import { copyInto, resolveUser, treeDigest } from '../context/index.ts';
+import type { FromWorker, ToWorker, WorkerTask } from './messages.ts';
+import { enterNamespaces, mountOverlay, mountSource } from './mounts.ts';
+import { ContainerRun } from './run-in-worker.ts';
+
+/*
+ * A worker does one task and ends: its thread's namespaces and root cannot be given back.
+ */
+
+if (parentPort === null) throw new Error('this module runs in a worker thread');
+const port = parentPort;
+const post = (message: FromWorker): void => port.postMessage(message);
+let run: ContainerRun | undefined;
+
+port.on('message', (message: ToWorker) => {
+  if (message.type === 'stop') run?.stop();
+  else if (message.type === 'taken') run?.taken(message.bytes);
+  else void perform(message.task);
+});
+
+async function perform(task: WorkerTask): Promise<void> {
+  try {
+    const result = await execute(task);
+    post({ type: 'done', result, mountPoints: run?.mountPoints ?? [] });
+  } catch (error) {
+    post({ type: 'failed', error: plainError(error) });
+  }
+}
+
+async function execute(task: WorkerTask): Promise<unknown> {
+  if (task.kind === 'run') {
+    run = new ContainerRun(task.space, task.step, {
+      started: () => post({ type: 'started' }),
+      output: (stream, data) => post({ type: 'output', stream, data }),
+    });
+    return run.run();
+  }
+  enterNamespaces('files');
+  switch (task.kind) {
+    case 'copy': {
+      const root = mountOverlay(task.space);
+      const { query } = task.request;
+      const source =
+        task.source.kind === 'layers' ? mountSource(task.space, task.source.layers.length) : undefined;
+      const request =
+        query !== undefined && source !== undefined
+          ? { ...task.request, query: { ...query, root: source } }
+          : task.request;
+      return copyInto(root, request);
+    }
+    case 'mkdir':
+      makeDirectory(mountOverlay(task.space), task);
+      return undefined;
+    case 'digest': {
+      const source = mountSource(task.space, task.space.lowerCount);
+      return treeDigest({ ...task.query, root: source }, { owners: true, modes: task.modes });
+    }
+    case 'probe':
+      mountOverlay(task.space);
+      return undefined;
+  }
+}
+
+function makeDirectory(root: string, task: Extract<WorkerTask, { kind: 'mkdir' }>): void {
+  const resolved = resolveInRoot(root, task.path, { followLast: true });
+  if (resolved.stat?.isDirectory() === true) return;
+  if (resolved.stat !== undefined)
+    throw new BuildError(`${task.path} is not a directory`, { code: 'E_WORKDIR', where: task.where });
+  const owner = resolveUser(root, task.user, task.where);
+  const missing: string[] = [];
+  for (let path = resolved.path; !existsSync(path); path = dirname(path)) missing.unshift(path);
+  for (const path of missing) {
+    mkdirSync(path);
+    chmodSync(path, 0o755);
+    chownSync(path, owner.uid, owner.gid);
+  }
+}

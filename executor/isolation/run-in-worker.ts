@@ -1,0 +1,196 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import type { Readable } from 'node:stream';
+import {
+  changeDirectory,
+  dropBoundingCapability,
+  pivotRoot,
+  setHostname,
+  setThreadCapabilities,
+  setThreadIdentity,
+  unmount,
+} from '../../src/os/index.ts';
+import { BuildError, EnvironmentError, systemErrorCode } from '../../src/support/index.ts';
+import { resolveUser } from '../context/index.ts';
+import type { OverlaySpace } from './messages.ts';
+import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
+import type { RunResult, RunStep } from './types.ts';
+
+/** The capabilities of a container by default (Docker's and containerd's list), by number. */
+const defaultCapabilities = [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
+const lastCapability = 63;
+
+/** Output on its way to the executor before the step is made to wait. */
+const outputInFlight = 4 << 20;
+
+/** How the worker tells what happens while a step runs. */
+export interface RunChannel {
+  started(): void;
+  output(stream: 'stdout' | 'stderr', data: Uint8Array): void;
+}
+
+/** A RUN step in the namespaces of the calling worker thread. Can be used once: the thread ends up in the step's root. */
+export class ContainerRun {
+  readonly #space: OverlaySpace;
+  readonly #step: RunStep;
+  readonly #channel: RunChannel;
+  #init: ChildProcess | undefined;
+  #stopped = false;
+  #inFlight = 0;
+  readonly #paused = new Set<Readable>();
+  mountPoints: readonly string[] = [];
+
+  constructor(space: OverlaySpace, step: RunStep, channel: RunChannel) {
+    this.#space = space;
+    this.#step = step;
+    this.#channel = channel;
+  }
+
+  /** @throws BuildError `E_RUN_START`, `E_USER_NOT_FOUND`; EnvironmentError `E_ISOLATION_…`. */
+  async run(): Promise<RunResult> {
+    enterNamespaces('processes');
+    const root = mountOverlay(this.#space, { stubs: true });
+    const points = new MountPoints(root);
+    mountSystem(root, this.#space, points);
+    this.mountPoints = points.made;
+    const init = await this.#startInit(root);
+    const ended = new Promise<void>((resolve) => init.once('exit', () => resolve()));
+    try {
+      maskPaths(root);
+      setHostname('kiln');
+      enterRoot(root);
+      const user = resolveUser('/', this.#step.user, this.#step.where);
+      if (!existsSync(this.#step.workingDirectory))
+        mkdirSync(this.#step.workingDirectory, { recursive: true });
+      dropPrivileges(user);
+      return await this.#execute({ HOME: user.home, ...this.#step.env });
+    } finally {
+      this.stop();
+      await ended;
+    }
+  }
+
+  /** Ends the step: its init sees the end of its input, and the kernel ends all its processes. */
+  stop(): void {
+    this.#stopped = true;
+    this.#init?.stdin?.destroy();
+  }
+
+  /** Output has reached the executor; a step that was made to wait goes on. */
+  taken(bytes: number): void {
+    this.#inFlight -= bytes;
+    if (this.#inFlight > outputInFlight / 2) return;
+    for (const stream of this.#paused) stream.resume();
+    this.#paused.clear();
+  }
+
+  /**
+   * Starts the first process of the pid namespace. It mounts /proc, which only a process inside can do, and then waits for
+   * the end of its input: when the executor stops the step or dies, even by kill -9, it ends and everything in the
+   * namespace with it. It keeps all capabilities, so that the step, which has fewer, may not look into it.
+   */
+  async #startInit(root: string): Promise<ChildProcess> {
+    const script = 'mount -t proc -o nosuid,nodev,noexec proc "$1/proc" && echo ready && read -r _';
+    const init = spawn('/bin/sh', ['-c', script, 'init', root], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      cwd: '/',
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+      detached: true,
+    });
+    this.#init = init;
+    init.stdin.on('error', () => init.kill());
+    let problem = '';
+    init.stderr.on('data', (chunk: Buffer) => (problem += chunk.toString()));
+    await new Promise<void>((resolve, reject) => {
+      const failed = (cause?: unknown): void =>
+        reject(
+          new EnvironmentError(
+            `the step's init could not mount /proc${problem === '' ? '' : `: ${problem.trim()}`}`,
+            {
+              code: 'E_ISOLATION_PROC',
+              cause,
+              remedy: 'It needs /bin/sh, mount(8), and the right to mount proc.',
+            },
+          ),
+        );
+      init.stdout.once('data', () => resolve());
+      init.once('error', failed);
+      init.once('exit', () => failed());
+    });
+    return init;
+  }
+
+  #execute(env: Readonly<Record<string, string>>): Promise<RunResult> {
+    const [program = '', ...parameters] = this.#step.argv;
+    if (this.#stopped) throw new DOMException('The step was stopped', 'AbortError');
+    return new Promise((resolve, reject) => {
+      const child = spawn(program, parameters, {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        cwd: this.#step.workingDirectory,
+        env: { ...env },
+        detached: true,
+      });
+      child.once('spawn', () => this.#channel.started());
+      child.once('error', (error) => reject(this.#startError(program, error)));
+      this.#forward('stdout', child.stdout);
+      this.#forward('stderr', child.stderr);
+      let outcome: RunResult | undefined;
+      child.once('exit', (code, signal) => {
+        outcome = { exitCode: code ?? 128, signal };
+        // What the step left running still holds its output; it must not hold up the build.
+        this.stop();
+      });
+      child.once('close', () => resolve(outcome ?? { exitCode: 128, signal: null }));
+    });
+  }
+
+  #forward(name: 'stdout' | 'stderr', stream: Readable): void {
+    stream.on('data', (data: Buffer) => {
+      this.#channel.output(name, data);
+      this.#inFlight += data.length;
+      if (this.#inFlight <= outputInFlight) return;
+      stream.pause();
+      this.#paused.add(stream);
+    });
+  }
+
+  #startError(program: string, error: unknown): BuildError {
+    const code = systemErrorCode(error);
+    const why: Readonly<Record<string, string>> = {
+      ENOENT: 'it, or the interpreter it names, is not in the image',
+      EACCES: 'it may not be executed',
+      ENOEXEC: 'it is no program for this platform',
+      E2BIG: 'its arguments are too long',
+      ENOTDIR: 'part of its path is no directory',
+    };
+    return new BuildError(
+      `cannot start ${JSON.stringify(program)}: ${why[code ?? ''] ?? code ?? String(error)}`,
+      {
+        code: 'E_RUN_START',
+        where: this.#step.where,
+        remedy:
+          code === 'ENOENT'
+            ? 'Check the path, and that the base image has it; a shell form needs the shell.'
+            : undefined,
+      },
+    );
+  }
+}
+
+/** Makes the mounted tree the root of the calling thread, and of the init, and lets go of everything else. */
+function enterRoot(root: string): void {
+  changeDirectory(root);
+  // Old and new root stacked on each other: no directory for the old one is needed (pivot_root(2), NOTES).
+  pivotRoot('.', '.');
+  unmount('.', { detach: true });
+  changeDirectory('/');
+}
+
+function dropPrivileges(user: { uid: number; gid: number; groups: readonly number[] }): void {
+  for (let capability = 0; capability <= lastCapability; capability++)
+    if (!defaultCapabilities.includes(capability)) dropBoundingCapability(capability);
+  const mask = defaultCapabilities.reduce((set, capability) => set | (1n << BigInt(capability)), 0n);
+  // Only this thread changes: the child inherits from it. Ids first, while the right to change them is still there.
+  setThreadIdentity(user);
+  if (user.uid === 0) setThreadCapabilities({ permitted: mask, effective: mask, inheritable: 0n });
+}

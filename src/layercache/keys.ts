@@ -1,0 +1,96 @@
+import { createHash } from 'node:crypto';
+import type { ChainID, Digest, Platform } from '../oci/index.ts';
+import { formatPlatform } from '../oci/index.ts';
+import { canonicalJson, type CanonicalValue } from '../support/index.ts';
+
+declare const keyBrand: unique symbol;
+
+/** What a step's result is found by: 64 hexadecimal digits. */
+export type CacheKey = string & { readonly [keyBrand]: true };
+
+/** Version of the meaning of keys; it is part of every tag, so a change of meaning is a new version. */
+export const keySchema = 'k1';
+
+/** Everything that decides what a step makes (DESIGN: docs/cache-keys.md). */
+export type KeyDefinition =
+  | { readonly kind: 'base'; readonly chainID: ChainID | null; readonly platform: Platform }
+  | {
+      readonly kind: 'run';
+      readonly parent: CacheKey;
+      /** After the shell form is applied. */
+      readonly argv: readonly string[];
+      /** Values of all ARG and ENV in the step's environment. */
+      readonly env: Readonly<Record<string, string>>;
+      readonly user: string;
+      readonly workingDirectory: string;
+    }
+  | {
+      readonly kind: 'copy';
+      readonly parent: CacheKey;
+      readonly destination: string;
+      readonly chown: string | null;
+      readonly chmod: string | null;
+      /** Of the matched files; null when all sources are here-documents. */
+      readonly content: Digest | null;
+      readonly files: readonly { readonly name: string; readonly content: string }[];
+      readonly unpackArchives: boolean;
+      readonly keepOwners: boolean;
+    }
+  | {
+      readonly kind: 'copy-from';
+      readonly parent: CacheKey;
+      /** The key of the last step of the source stage, or of the source image. */
+      readonly source: CacheKey;
+      readonly patterns: readonly string[];
+      readonly destination: string;
+      readonly chown: string | null;
+      readonly chmod: string | null;
+    }
+  | { readonly kind: 'workdir'; readonly parent: CacheKey; readonly path: string; readonly user: string };
+
+/**
+ * The definition as it is stored and hashed: values of ARG and ENV, and the text of here-documents, only as hashes, so
+ * that no secret is in a registry and the stored object still proves the key.
+ */
+export function describeKey(definition: KeyDefinition): CanonicalValue {
+  switch (definition.kind) {
+    case 'base':
+      return { kind: 'base', chainID: definition.chainID, platform: formatPlatform(definition.platform) };
+    case 'run': {
+      const env = Object.fromEntries(
+        Object.entries(definition.env).map(([name, value]) => [name, hashText(value)]),
+      );
+      return { ...definition, env };
+    }
+    case 'copy':
+      return {
+        ...definition,
+        files: definition.files.map(({ name, content }) => ({ name, content: hashText(content) })),
+      };
+    case 'copy-from':
+    case 'workdir':
+      return { ...definition };
+  }
+}
+
+/** The key of a definition. */
+export function stepKey(definition: KeyDefinition): CacheKey {
+  return keyOfDescription(describeKey(definition));
+}
+
+/** The key that a stored description proves. */
+export function keyOfDescription(description: CanonicalValue): CacheKey {
+  return createHash('sha256')
+    .update(`${keySchema}\n`)
+    .update(canonicalJson(description))
+    .digest('hex') as CacheKey;
+}
+
+/** The tag of a key's entry. */
+export function keyTag(key: CacheKey): string {
+  return `${keySchema}-${key}`;
+}
+
+function hashText(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}

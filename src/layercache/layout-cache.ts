@@ -1,0 +1,93 @@
+import { blobLayer, type Layer } from '../layer/index.ts';
+import { mediaTypes } from '../oci/index.ts';
+import { OciLayout } from '../volume/index.ts';
+import { Readable } from 'node:stream';
+import { type CacheEntry, encodeEntry } from './entry.ts';
+import { type CacheKey, keyTag } from './keys.ts';
+import {
+  judge,
+  type LayerCache,
+  type LookupOptions,
+  type LookupResult,
+  type NewEntry,
+  outcomeOf,
+} from './layer-cache.ts';
+import { KilnError } from '../support/index.ts';
+
+/** A cache in an OCI image layout directory: no registry needed. */
+export class LayoutCache implements LayerCache {
+  readonly location: string;
+  readonly origin = undefined;
+  readonly #directory: string;
+  readonly #creator: string;
+
+  constructor(directory: string, creator: string) {
+    this.location = `oci:${directory}`;
+    this.#directory = directory;
+    this.#creator = creator;
+  }
+
+  async lookup(keys: readonly CacheKey[], options: LookupOptions): Promise<Map<CacheKey, LookupResult>> {
+    const results = new Map<CacheKey, LookupResult>();
+    let layout: OciLayout;
+    try {
+      layout = await OciLayout.open(this.#directory, { access: 'read-only' });
+    } catch (error) {
+      const fresh = error instanceof KilnError && error.code === 'E_VOLUME_NOT_FOUND';
+      const result: LookupResult = fresh
+        ? { outcome: 'miss', detail: 'the cache is empty' }
+        : outcomeOf(error);
+      return new Map(keys.map((key) => [key, result]));
+    }
+    for (const key of new Set(keys)) results.set(key, await this.#lookupOne(layout, key, options));
+    return results;
+  }
+
+  async store(entry: NewEntry, layer: Layer | undefined, signal?: AbortSignal): Promise<void> {
+    const layout = await OciLayout.open(this.#directory, { access: 'read-write' });
+    const descriptor =
+      layer === undefined
+        ? undefined
+        : { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
+    if (
+      layer !== undefined &&
+      descriptor !== undefined &&
+      (await layout.blobs.stat(layer.digest, signal)) === undefined
+    )
+      await layout.blobs.ingest(descriptor, await layer.compressed(signal), signal);
+    const encoded = encodeEntry({
+      ...entry,
+      layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
+      created: new Date(),
+      creator: this.#creator,
+    });
+    await layout.blobs.ingest(encoded.config, Readable.from([encoded.configBytes]), signal);
+    await layout.putManifest(mediaTypes.ociManifest, encoded.manifestBytes, { name: keyTag(entry.key) });
+  }
+
+  async #lookupOne(layout: OciLayout, key: CacheKey, options: LookupOptions): Promise<LookupResult> {
+    try {
+      const descriptor = (await layout.descriptorsNamed(keyTag(key)))[0];
+      if (descriptor === undefined) return { outcome: 'miss', detail: 'no entry has this key' };
+      const chunks: Buffer[] = [];
+      for await (const chunk of await layout.blobs.open(descriptor.digest, options.signal))
+        chunks.push(chunk as Buffer);
+      const result = judge(key, Buffer.concat(chunks), (entry) => layerOf(layout, entry), options);
+      if (
+        result.outcome === 'hit' &&
+        result.layer !== undefined &&
+        (await layout.blobs.stat(result.layer.digest)) === undefined
+      )
+        return { outcome: 'corrupt', detail: 'its layer is missing' };
+      return result;
+    } catch (error) {
+      return outcomeOf(error);
+    }
+  }
+}
+
+function layerOf(layout: OciLayout, entry: CacheEntry): Layer | undefined {
+  return entry.layer === null
+    ? undefined
+    : blobLayer(layout.blobs, entry.layer.descriptor, entry.layer.diffID);
+}

@@ -1,0 +1,356 @@
+import { posix } from 'node:path';
+import { BuildError } from '../src/support/index.ts';
+import {
+  type Command,
+  type CopyInstruction,
+  type Dockerfile,
+  expandHeredoc,
+  expandWords,
+  ExpansionError,
+  type Heredoc,
+  type HealthcheckInstruction,
+  type Instruction,
+  parseTriggers,
+  type RunInstruction,
+} from './dockerfile/index.ts';
+import { defaultPath, proxyArguments, type StageState } from './stage-state.ts';
+import { expandAt, type Origin, platformArguments, type ResolvedStage, type StageGraph } from './stages.ts';
+import type { InterpretedStage, Operation, StageItem } from './steps.ts';
+import type { Platform } from '../src/oci/index.ts';
+
+export interface InterpretOptions {
+  readonly buildArguments: ReadonlyMap<string, string>;
+  readonly platform: Platform;
+  /** Names of build arguments that some ARG declared; added to. */
+  readonly consumed: Set<string>;
+}
+
+/**
+ * Carries out all instructions of a stage that only set something, in order, and turns the others into steps. Everything
+ * but the files is known afterwards, so that every key can be computed before anything runs.
+ *
+ * @throws BuildError for what only shows after expansion: bad modes, empty words, unknown variables' errors.
+ */
+export function interpretStage(
+  dockerfile: Dockerfile,
+  graph: StageGraph,
+  stage: ResolvedStage,
+  base: StageState,
+  options: InterpretOptions,
+): InterpretedStage {
+  return new Interpreter(dockerfile, graph, stage, base, options).run();
+}
+
+class Interpreter {
+  readonly #dockerfile: Dockerfile;
+  readonly #graph: StageGraph;
+  readonly #stage: ResolvedStage;
+  readonly #state: StageState;
+  readonly #options: InterpretOptions;
+  readonly #items: StageItem[] = [];
+  #count = 0;
+  #number = 0;
+
+  constructor(
+    dockerfile: Dockerfile,
+    graph: StageGraph,
+    stage: ResolvedStage,
+    state: StageState,
+    options: InterpretOptions,
+  ) {
+    this.#dockerfile = dockerfile;
+    this.#graph = graph;
+    this.#stage = stage;
+    this.#state = state;
+    this.#options = options;
+  }
+
+  run(): InterpretedStage {
+    const { stage } = this.#stage;
+    const triggers = parseTriggers(
+      this.#state.onBuild,
+      stage.from,
+      this.#dockerfile.file,
+      this.#dockerfile.escape,
+    );
+    this.#state.onBuild = [];
+    const instructions = [...triggers, ...stage.instructions];
+    this.#count = instructions.length;
+    for (const instruction of instructions) {
+      this.#number++;
+      this.#apply(instruction);
+    }
+    return { items: this.#items, state: this.#state };
+  }
+
+  #where(line: number): string {
+    return `${this.#dockerfile.file}:${line}`;
+  }
+
+  #expand(instruction: Instruction, word: string): string {
+    return expandAt(this.#dockerfile, instruction.line, word, this.#state.lookup);
+  }
+
+  #metadata(createdBy: string): void {
+    this.#items.push({ kind: 'metadata', history: { created_by: createdBy, empty_layer: true } });
+  }
+
+  #step(instruction: Instruction, operation: Operation, text: string, createdBy: string): void {
+    this.#items.push({
+      kind: 'step',
+      step: {
+        id: `[${this.#stage.label} ${this.#number}/${this.#count}]`,
+        line: instruction.line,
+        where: this.#where(instruction.line),
+        text,
+        operation,
+        history: { created_by: createdBy },
+      },
+    });
+  }
+
+  #apply(instruction: Instruction): void {
+    const state = this.#state;
+    switch (instruction.kind) {
+      case 'run':
+        return this.#run(instruction);
+      case 'copy':
+      case 'add':
+        return this.#copy(instruction);
+      case 'env': {
+        // All values are expanded before any is set (Dockerfile reference, "Environment replacement").
+        const values = instruction.variables.map(
+          ({ name, value }) => [this.#expand(instruction, name), this.#expand(instruction, value)] as const,
+        );
+        for (const [name, value] of values) state.env.set(name, value);
+        return this.#metadata(`ENV ${values.map(([name, value]) => `${name}=${value}`).join(' ')}`);
+      }
+      case 'label': {
+        const labels = instruction.labels.map(
+          ({ name, value }) => [this.#expand(instruction, name), this.#expand(instruction, value)] as const,
+        );
+        for (const [name, value] of labels) state.labels.set(name, value);
+        return this.#metadata(`LABEL ${labels.map(([name, value]) => `${name}=${value}`).join(' ')}`);
+      }
+      case 'arg':
+        for (const { name, value } of instruction.arguments) this.#declare(instruction, name, value);
+        return this.#metadata(instruction.original);
+      case 'workdir':
+        return this.#workdir(instruction);
+      case 'user':
+        state.user = this.#expand(instruction, instruction.value);
+        return this.#metadata(`USER ${state.user}`);
+      case 'stopsignal':
+        state.stopSignal = this.#expand(instruction, instruction.value);
+        return this.#metadata(`STOPSIGNAL ${state.stopSignal}`);
+      case 'maintainer':
+        state.author = instruction.value;
+        return this.#metadata(`MAINTAINER ${instruction.value}`);
+      case 'expose':
+      case 'volume':
+        return this.#words(instruction);
+      case 'cmd':
+        state.command = this.#command(instruction.command);
+        state.commandSet = true;
+        return this.#metadata(`CMD ${JSON.stringify(state.command)}`);
+      case 'entrypoint':
+        state.entrypoint = this.#command(instruction.command);
+        // An entrypoint takes away the command of the base, whose arguments were meant for another one.
+        if (!state.commandSet) state.command = undefined;
+        return this.#metadata(`ENTRYPOINT ${JSON.stringify(state.entrypoint)}`);
+      case 'shell':
+        state.shell = instruction.words;
+        return this.#metadata(`SHELL ${JSON.stringify(instruction.words)}`);
+      case 'healthcheck':
+        state.healthcheck = this.#healthcheck(instruction);
+        return this.#metadata(instruction.original);
+      case 'onbuild':
+        state.onBuild.push(instruction.trigger);
+        return this.#metadata(`ONBUILD ${instruction.trigger}`);
+    }
+  }
+
+  #declare(instruction: Instruction, name: string, fallback: string | undefined): void {
+    const given = this.#options.buildArguments.get(name);
+    if (given !== undefined) this.#options.consumed.add(name);
+    const value =
+      given ??
+      (fallback === undefined ? undefined : this.#expand(instruction, fallback)) ??
+      this.#graph.globals.get(name) ??
+      platformArguments(this.#options.platform).get(name);
+    if (value !== undefined) this.#state.arguments.set(name, value);
+  }
+
+  #command(command: Command): readonly string[] {
+    return command.form === 'exec' ? command.command : this.#state.shellCommand(command.command);
+  }
+
+  #workdir(
+    instruction: Extract<Instruction, { kind: 'workdir' | 'user' | 'stopsignal' | 'maintainer' }>,
+  ): void {
+    const text = this.#expand(instruction, instruction.value);
+    if (text === '')
+      throw new BuildError('WORKDIR names nothing', {
+        code: 'E_DOCKERFILE_EXPANSION',
+        where: this.#where(instruction.line),
+      });
+    const path = posix.resolve('/', this.#state.workingDirectory, text);
+    this.#state.workingDirectory = path;
+    this.#step(
+      instruction,
+      { kind: 'workdir', path, user: this.#state.user },
+      `WORKDIR ${path}`,
+      `WORKDIR ${path}`,
+    );
+  }
+
+  #words(instruction: Extract<Instruction, { kind: 'expose' | 'volume' }>): void {
+    const words = instruction.words.flatMap((word) => this.#expandWords(instruction, word));
+    if (instruction.kind === 'volume') for (const word of words) this.#state.volumes.add(word);
+    else
+      for (const word of words)
+        for (const port of this.#ports(instruction, word)) this.#state.ports.add(port);
+    this.#metadata(`${instruction.kind.toUpperCase()} ${words.join(' ')}`);
+  }
+
+  #expandWords(instruction: Instruction, word: string): string[] {
+    try {
+      return expandWords(word, this.#state.lookup, this.#dockerfile.escape);
+    } catch (error) {
+      if (!(error instanceof ExpansionError)) throw error;
+      throw new BuildError(error.message, {
+        code: 'E_DOCKERFILE_EXPANSION',
+        where: this.#where(instruction.line),
+      });
+    }
+  }
+
+  #ports(instruction: Instruction, word: string): string[] {
+    const match = /^([0-9]{1,5})(?:-([0-9]{1,5}))?(?:\/(tcp|udp|sctp))?$/i.exec(word);
+    const from = Number(match?.[1] ?? NaN);
+    const to = Number(match?.[2] ?? from);
+    if (match === null || from > to || to > 65535)
+      throw new BuildError(`"${word}" is not a port`, {
+        code: 'E_DOCKERFILE_SYNTAX',
+        where: this.#where(instruction.line),
+        remedy: 'Write EXPOSE 80, 80/udp or 8000-8010.',
+      });
+    const protocol = (match[3] ?? 'tcp').toLowerCase();
+    return Array.from({ length: to - from + 1 }, (_, index) => `${from + index}/${protocol}`);
+  }
+
+  #healthcheck(instruction: HealthcheckInstruction): NonNullable<StageState['healthcheck']> {
+    const { command, interval, timeout, startPeriod, startInterval, retries } = instruction;
+    if (command === undefined) return { Test: ['NONE'] };
+    return {
+      Test: command.form === 'exec' ? ['CMD', ...command.command] : ['CMD-SHELL', command.command],
+      ...(interval === undefined ? {} : { Interval: interval }),
+      ...(timeout === undefined ? {} : { Timeout: timeout }),
+      ...(startPeriod === undefined ? {} : { StartPeriod: startPeriod }),
+      ...(startInterval === undefined ? {} : { StartInterval: startInterval }),
+      ...(retries === undefined ? {} : { Retries: retries }),
+    };
+  }
+
+  #run(instruction: RunInstruction): void {
+    const state = this.#state;
+    const argv =
+      instruction.command.form === 'exec'
+        ? instruction.command.command
+        : state.shellCommand(this.#script(instruction));
+    const keyedEnv = { PATH: defaultPath, ...state.stepEnvironment() };
+    const proxies = [...this.#options.buildArguments].filter(([name]) => proxyArguments.has(name));
+    for (const [name] of proxies) this.#options.consumed.add(name);
+    const operation: Operation = {
+      kind: 'run',
+      argv,
+      env: { ...Object.fromEntries(proxies), ...keyedEnv },
+      keyedEnv,
+      user: state.user,
+      workingDirectory: state.workingDirectory === '' ? '/' : state.workingDirectory,
+    };
+    this.#step(instruction, operation, instruction.original.replace(/\s+/g, ' '), `RUN ${argv.join(' ')}`);
+  }
+
+  /** The text that the shell gets. A here-document alone is the script; with a command it is the command's input. */
+  #script(instruction: RunInstruction): string {
+    const { command, heredocs } = instruction;
+    const text = command.form === 'shell' ? command.command : '';
+    if (heredocs.length === 0) return text;
+    const [only] = heredocs;
+    if (heredocs.length === 1 && only !== undefined && /^<<-?\s*(?:"[^"]*"|'[^']*'|\S+)$/.test(text)) {
+      if (only.content.startsWith('#!'))
+        throw new BuildError(
+          'a here-document with an interpreter line (#!) is not supported by this version',
+          {
+            code: 'E_DOCKERFILE_UNSUPPORTED',
+            where: this.#where(instruction.line),
+            remedy: `Name the interpreter: RUN <<${only.name} python3.`,
+          },
+        );
+      return only.content;
+    }
+    return `${text}\n${heredocs.map(({ name, content }) => `${content}${name}`).join('\n')}\n`;
+  }
+
+  #copy(instruction: CopyInstruction): void {
+    const sources = instruction.sources.map((source) => this.#expand(instruction, source));
+    const destination = this.#expand(instruction, instruction.destination);
+    const files = instruction.heredocs.map((heredoc) => ({
+      name: heredoc.name,
+      content: this.#heredocText(instruction, heredoc),
+    }));
+    const words = [...sources, ...files.map(({ name }) => `<<${name}`), destination];
+    const text = `${instruction.kind.toUpperCase()}${instruction.from === undefined ? '' : ` --from=${instruction.from}`} ${words.join(' ')}`;
+    const from: Origin | undefined = this.#stage.sources.get(instruction);
+    const operation: Operation = {
+      kind: 'copy',
+      from,
+      patterns: sources,
+      files,
+      destination: this.#destination(destination),
+      chown: instruction.chown === undefined ? undefined : this.#expand(instruction, instruction.chown),
+      chmod: this.#mode(instruction),
+      unpackArchives: instruction.kind === 'add',
+    };
+    this.#step(instruction, operation, text, text);
+  }
+
+  #heredocText(instruction: Instruction, heredoc: Heredoc): string {
+    return heredoc.expand
+      ? this.#guardExpansion(instruction, () =>
+          expandHeredoc(heredoc.content, this.#state.lookup, this.#dockerfile.escape),
+        )
+      : heredoc.content;
+  }
+
+  #guardExpansion(instruction: Instruction, expand: () => string): string {
+    try {
+      return expand();
+    } catch (error) {
+      if (!(error instanceof ExpansionError)) throw error;
+      throw new BuildError(error.message, {
+        code: 'E_DOCKERFILE_EXPANSION',
+        where: this.#where(instruction.line),
+      });
+    }
+  }
+
+  #destination(text: string): string {
+    const path = posix.resolve('/', this.#state.workingDirectory, text);
+    const directory = text.endsWith('/') || /(?:^|\/)\.$/.test(text);
+    return directory && path !== '/' ? `${path}/` : path;
+  }
+
+  #mode(instruction: CopyInstruction): number | undefined {
+    if (instruction.chmod === undefined) return undefined;
+    const text = this.#expand(instruction, instruction.chmod);
+    if (!/^0?[0-7]{1,4}$/.test(text))
+      throw new BuildError(`"${text}" is not an octal mode`, {
+        code: 'E_DOCKERFILE_SYNTAX',
+        where: this.#where(instruction.line),
+        remedy: 'Write --chmod=0644.',
+      });
+    return parseInt(text, 8);
+  }
+}

@@ -1,0 +1,210 @@
+import {
+  formatPlatform,
+  hostPlatform,
+  parsePlatform,
+  type Platform,
+  platformMatches,
+} from '../src/oci/index.ts';
+import { BuildError, UsageError } from '../src/support/index.ts';
+import {
+  type Dockerfile,
+  expandWord,
+  ExpansionError,
+  type Lookup,
+  nearestWord,
+  type Stage,
+} from './dockerfile/index.ts';
+
+/** Where a stage, or a COPY --from, gets its files: an earlier stage, an image, or nothing. */
+export type Origin =
+  | { readonly kind: 'stage'; readonly index: number }
+  | { readonly kind: 'image'; readonly name: string }
+  | { readonly kind: 'scratch' };
+
+/** A stage with the names of its FROM and of its COPY --from resolved. */
+export interface ResolvedStage {
+  readonly stage: Stage;
+  /** As messages call it: its name, or `stage-2`. */
+  readonly label: string;
+  readonly base: Origin;
+  readonly platform: Platform;
+  /** By instruction, where each COPY --from copies from. */
+  readonly sources: ReadonlyMap<unknown, Origin>;
+}
+
+export interface StageOptions {
+  readonly target: string | undefined;
+  readonly buildArguments: ReadonlyMap<string, string>;
+  readonly platform: Platform;
+}
+
+/** The stages that the target needs, in an order in which each comes after what it needs; the target is the last. */
+export interface StageGraph {
+  readonly stages: readonly ResolvedStage[];
+  readonly globals: ReadonlyMap<string, string>;
+}
+
+/** ARGs about platforms that are there without being given (Dockerfile reference, "Automatic platform ARGs"). */
+export function platformArguments(platform: Platform): Map<string, string> {
+  const pairs = (prefix: string, { os, architecture, variant }: Platform): [string, string][] => [
+    [
+      `${prefix}PLATFORM`,
+      formatPlatform({ os, architecture, ...(variant === undefined ? {} : { variant }) }),
+    ],
+    [`${prefix}OS`, os],
+    [`${prefix}ARCH`, architecture],
+    [`${prefix}VARIANT`, variant ?? ''],
+  ];
+  return new Map([...pairs('TARGET', platform), ...pairs('BUILD', hostPlatform())]);
+}
+
+/**
+ * Resolves every name that stages refer to each other by, and picks the stages that the target needs.
+ *
+ * @throws BuildError `E_DOCKERFILE_STAGE` for names that are not there, `E_PLATFORM_UNSUPPORTED`; UsageError for an unknown target.
+ */
+export function resolveStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
+  const globals = globalArguments(dockerfile, options);
+  const platformNames = platformArguments(options.platform);
+  const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
+  const resolved = dockerfile.stages.map((stage) =>
+    resolveStage(dockerfile, stage, lookup, options.platform),
+  );
+  const target = findTarget(dockerfile, options.target);
+  const needed = new Set<number>();
+  const need = (index: number): void => {
+    if (needed.has(index)) return;
+    needed.add(index);
+    const stage = resolved[index];
+    for (const origin of stage === undefined ? [] : [stage.base, ...stage.sources.values()])
+      if (origin.kind === 'stage') need(origin.index);
+  };
+  need(target);
+  return { stages: resolved.filter(({ stage }) => needed.has(stage.index)), globals };
+}
+
+function globalArguments(dockerfile: Dockerfile, options: StageOptions): Map<string, string> {
+  const globals = new Map<string, string>();
+  const platformNames = platformArguments(options.platform);
+  const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
+  for (const instruction of dockerfile.metaArgs)
+    for (const { name, value } of instruction.arguments) {
+      const given = options.buildArguments.get(name);
+      if (given !== undefined) globals.set(name, given);
+      else if (value !== undefined) globals.set(name, expandAt(dockerfile, instruction.line, value, lookup));
+    }
+  return globals;
+}
+
+/** Expands a word; what is wrong with it is an error at its line. */
+export function expandAt(dockerfile: Dockerfile, line: number, word: string, lookup: Lookup): string {
+  try {
+    return expandWord(word, lookup, dockerfile.escape);
+  } catch (error) {
+    if (!(error instanceof ExpansionError)) throw error;
+    throw new BuildError(error.message, {
+      code: 'E_DOCKERFILE_EXPANSION',
+      where: `${dockerfile.file}:${line}`,
+    });
+  }
+}
+
+function resolveStage(dockerfile: Dockerfile, stage: Stage, lookup: Lookup, wanted: Platform): ResolvedStage {
+  const where = `${dockerfile.file}:${stage.from.line}`;
+  const name = expandAt(dockerfile, stage.from.line, stage.from.image, lookup);
+  if (name === '')
+    throw new BuildError(`FROM ${stage.from.image} names nothing`, {
+      code: 'E_DOCKERFILE_STAGE',
+      where,
+      remedy: 'Give the ARG a default, or set it with --build-arg.',
+    });
+  const platform =
+    stage.from.platform === undefined
+      ? wanted
+      : stagePlatform(expandAt(dockerfile, stage.from.line, stage.from.platform, lookup), where);
+  const sources = new Map<unknown, Origin>();
+  for (const instruction of stage.instructions) {
+    if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
+    const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
+    sources.set(instruction, copyOrigin(dockerfile, stage, from, `${dockerfile.file}:${instruction.line}`));
+  }
+  return {
+    stage,
+    label: stage.name ?? `stage-${stage.index}`,
+    base: originOf(dockerfile, stage, name),
+    platform,
+    sources,
+  };
+}
+
+function stagePlatform(text: string, where: string): Platform {
+  const platform = parsePlatform(text);
+  if (!platformMatches(platform, hostPlatform()))
+    throw new BuildError(
+      `platform ${text} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
+      {
+        code: 'E_PLATFORM_UNSUPPORTED',
+        where,
+        remedy: 'Build on a machine of that platform.',
+      },
+    );
+  return platform;
+}
+
+function originOf(dockerfile: Dockerfile, stage: Stage, name: string): Origin {
+  const earlier = dockerfile.stages
+    .filter((other) => other.index < stage.index && other.name === name.toLowerCase())
+    .at(-1);
+  if (earlier !== undefined) return { kind: 'stage', index: earlier.index };
+  return name === 'scratch' ? { kind: 'scratch' } : { kind: 'image', name };
+}
+
+function copyOrigin(dockerfile: Dockerfile, stage: Stage, from: string, where: string): Origin {
+  const wrong = (message: string, remedy?: string): BuildError =>
+    new BuildError(message, { code: 'E_DOCKERFILE_STAGE', where, remedy });
+  if (from === '') throw wrong('COPY --from names nothing');
+  if (/^[0-9]+$/.test(from)) {
+    const index = Number(from);
+    if (index === stage.index) throw wrong(`COPY --from=${from} copies the stage into itself`);
+    if (index > stage.index)
+      throw wrong(
+        `there is no stage ${from} before this one`,
+        `Stages are counted from 0; this one is ${stage.index}.`,
+      );
+    return { kind: 'stage', index };
+  }
+  const named = originOf(dockerfile, stage, from);
+  if (named.kind !== 'image') return named;
+  const names = dockerfile.stages.flatMap(({ name }) => (name === undefined ? [] : [name]));
+  if (stage.name === from.toLowerCase()) throw wrong(`COPY --from=${from} copies the stage into itself`);
+  if (names.includes(from.toLowerCase()))
+    throw wrong(
+      `stage ${from} comes after the COPY that needs it`,
+      'Move it up; a stage can only use earlier ones.',
+    );
+  const near = nearestWord(from, names);
+  if (near !== undefined && !/[./:@]/.test(from))
+    throw wrong(
+      `there is no stage named ${from}`,
+      `Did you mean ${near}? For an image, write its registry: docker.io/library/${from}.`,
+    );
+  return named;
+}
+
+function findTarget(dockerfile: Dockerfile, target: string | undefined): number {
+  if (target === undefined) return dockerfile.stages.length - 1;
+  const byName = dockerfile.stages.findLastIndex(({ name }) => name === target.toLowerCase());
+  if (byName >= 0) return byName;
+  if (/^[0-9]+$/.test(target) && Number(target) < dockerfile.stages.length) return Number(target);
+  const names = dockerfile.stages.flatMap(({ name }) => (name === undefined ? [] : [name]));
+  const near = nearestWord(target, names);
+  throw new UsageError(`there is no stage "${target}" in ${dockerfile.file}`, {
+    code: 'E_TARGET_NOT_FOUND',
+    remedy:
+      near === undefined
+        ? names.length === 0
+          ? 'No stage has a name.'
+          : `It has ${names.join(', ')}.`
+        : `Did you mean ${near}?`,
+  });
+}

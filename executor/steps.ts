@@ -1,0 +1,51 @@
+import type { HistoryEntry } from '../src/oci/index.ts';
+import type { StageState } from './stage-state.ts';
+import type { Origin } from './stages.ts';
+
+/** A step that may make a layer, everything about it resolved but the files. */
+export type Operation =
+  | {
+      readonly kind: 'run';
+      readonly argv: readonly string[];
+      /** All that the command sees. */
+      readonly env: Readonly<Record<string, string>>;
+      /** What of it counts in the key. */
+      readonly keyedEnv: Readonly<Record<string, string>>;
+      readonly user: string;
+      readonly workingDirectory: string;
+    }
+  | {
+      readonly kind: 'copy';
+      /** Undefined: the build context. */
+      readonly from: Origin | undefined;
+      readonly patterns: readonly string[];
+      readonly files: readonly { readonly name: string; readonly content: string }[];
+      readonly destination: string;
+      readonly chown: string | undefined;
+      readonly chmod: number | undefined;
+      readonly unpackArchives: boolean;
+    }
+  | { readonly kind: 'workdir'; readonly path: string; readonly user: string };
+
+export interface Step {
+  /** As progress calls it: `[build 3/7]`. */
+  readonly id: string;
+  readonly line: number;
+  /** `Dockerfile:12`. */
+  readonly where: string;
+  /** The instruction, for people. */
+  readonly text: string;
+  readonly operation: Operation;
+  readonly history: HistoryEntry;
+}
+
+/** One instruction carried out at planning time, or a step left to be. */
+export type StageItem =
+  | { readonly kind: 'metadata'; readonly history: HistoryEntry }
+  | { readonly kind: 'step'; readonly step: Step };
+
+/** A stage whose instructions are all understood. */
+export interface InterpretedStage {
+  readonly items: readonly StageItem[];
+  readonly state: StageState;
+}

@@ -10,6 +10,8 @@ import {
   type Platform,
 } from '../src/oci/index.ts';
 
+import type { BaseImage } from './bases.ts';
+
 /** A repository that already holds a blob, from which a registry can mount it elsewhere. */
 export interface BlobOrigin {
   readonly registry: string;
@@ -20,6 +22,8 @@ export interface BlobOrigin {
 export interface PlacedLayer {
   readonly layer: Layer;
   readonly origins: readonly BlobOrigin[];
+  /** The image it came with, for a layer of a base. */
+  readonly base?: BaseImage;
 }
 
 /** A finished image: its documents in memory, its layers wherever they are. */

@@ -138,6 +138,16 @@ export class Volume implements AsyncDisposable {
     );
   }
 
+  /** Whether a stored image is what a tag's digest names: that manifest, or the one chosen from that index. */
+  async isCurrent(image: StoredImage, target: Digest): Promise<boolean> {
+    if (image.descriptor.digest === target) return true;
+    const named = await this.#layout.descriptorsNamed(formatReference(image.reference));
+    return named.some(
+      (entry) =>
+        entry.digest === image.descriptor.digest && entry.annotations?.[annotations.target] === target,
+    );
+  }
+
   /** Enters an image whose layer blobs are on the volume already. `platform`: default that of its configuration. */
   async addImage(reference: Reference, image: Image, platform: Platform = image.config): Promise<void> {
     await this.#layout.blobs.put(image.manifest.config.mediaType, image.configBytes);
@@ -227,7 +237,7 @@ export class Volume implements AsyncDisposable {
       unpacker: this.#unpacker,
       progress: this.#progress,
       find: (reference, platform) => this.find(reference, platform),
-      isTarget: (image, target) => this.#isTarget(image, target),
+      isTarget: (image, target) => this.isCurrent(image, target),
       markChecked: (image, platform) => this.#markChecked(image, platform),
       commit: (reference, platform, image, target) => this.#commit(reference, platform, image, target),
     };
@@ -242,15 +252,6 @@ export class Volume implements AsyncDisposable {
             (entry) => entry.digest === digest || entry.annotations?.[annotations.target] === digest,
           );
     return named.filter((descriptor) => servesPlatform(descriptor, platform));
-  }
-
-  async #isTarget(image: StoredImage, target: Digest): Promise<boolean> {
-    if (image.descriptor.digest === target) return true;
-    const named = await this.#layout.descriptorsNamed(formatReference(image.reference));
-    return named.some(
-      (entry) =>
-        entry.digest === image.descriptor.digest && entry.annotations?.[annotations.target] === target,
-    );
   }
 
   async #markChecked(image: StoredImage, platform: Platform): Promise<StoredImage> {

@@ -1,0 +1,238 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
+import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
+import { formatReference, type HistoryEntry } from '../src/oci/index.ts';
+import type { RegistryClient } from '../src/registry/index.ts';
+import type { Progress } from '../src/support/index.ts';
+import { BaseResolver } from './bases.ts';
+import { openContext, readDockerfile } from './context/index.ts';
+import { parseDockerfile } from './dockerfile/index.ts';
+import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
+import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
+import { OverlayIsolation } from './isolation/index.ts';
+import type { BuildOptions } from './options.ts';
+import { type PlannedStage, planBuild } from './plan.ts';
+import { BuildSession } from './session.ts';
+import { proxyArguments } from './stage-state.ts';
+import type { StageResult } from './stage-builder.ts';
+import { resolveStages } from './stages.ts';
+import { openVolumes } from './volumes.ts';
+
+export const creator = 'kiln/0.1.0';
+
+/** What one build came to. */
+export interface BuildOutcome {
+  readonly image: BuiltImage;
+  /** Where the image was put, as a user would name it. */
+  readonly places: readonly string[];
+}
+
+/**
+ * Builds an image: parse, resolve, plan, look everything up, build what is missing, export.
+ *
+ * @throws KilnError of every kind; nothing is left mounted, running or half written.
+ */
+export async function build(
+  options: BuildOptions,
+  client: RegistryClient,
+  progress: Progress,
+  signal: AbortSignal,
+  marks: { onFirstRun?: () => void } = {},
+): Promise<BuildOutcome> {
+  using controller = linkedController(signal);
+  const { platform, buildArguments } = options;
+  await using isolation = new OverlayIsolation();
+  const context = await openContext(options.context, options.dockerfile);
+  const dockerfile = parseDockerfile(await readDockerfile(options.dockerfile), basename(options.dockerfile));
+  const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
+  await using volumes = await openVolumes(options, progress);
+  const bases = new BaseResolver(volumes.all, client, progress);
+  const cache =
+    options.cache.location === undefined
+      ? undefined
+      : openLayerCache(options.cache.location, client, creator);
+  const consumed = new Set<string>(graph.globals.keys());
+  const stages = await planBuild({
+    dockerfile,
+    graph,
+    context,
+    bases,
+    buildArguments,
+    platform,
+    keyed: cache !== undefined,
+    consumed,
+    signal: controller.signal,
+  });
+  warnUnused(buildArguments, consumed, progress);
+  const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
+  await using scratch = await volumes.scratch();
+  await using session = new BuildSession({
+    isolation,
+    volumes: volumes.all,
+    client,
+    platform,
+    scratch: scratch.path,
+    context,
+    cache,
+    lookups,
+    progress,
+    controller: controller.controller,
+    cachePush: options.cache.push,
+    cacheRunLayers: options.cache.runLayers,
+    cacheCopyLayers: options.cache.copyLayers,
+    lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
+    compression: options.compression,
+    ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
+  });
+  const target = stages.at(-1);
+  if (target === undefined) throw new Error('no stage is needed');
+  const result = await firstFailure(session.stage(target), controller.controller);
+  const image = await assemble(target, result, session, options);
+  const places = await exportImage(image, options, client, progress, controller.signal);
+  return { image, places };
+}
+
+/** A controller that the signal aborts too, and that lets go of the signal when disposed. */
+function linkedController(
+  signal: AbortSignal,
+): Disposable & { controller: AbortController; signal: AbortSignal } {
+  const controller = new AbortController();
+  const abort = (): void => controller.abort(signal.reason);
+  if (signal.aborted) abort();
+  signal.addEventListener('abort', abort, { once: true });
+  return {
+    controller,
+    signal: controller.signal,
+    [Symbol.dispose]: () => signal.removeEventListener('abort', abort),
+  };
+}
+
+/** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */
+async function firstFailure(target: Promise<StageResult>, controller: AbortController): Promise<StageResult> {
+  try {
+    return await target;
+  } catch (error) {
+    throw controller.signal.aborted && controller.signal.reason instanceof Error
+      ? controller.signal.reason
+      : error;
+  }
+}
+
+function warnUnused(
+  buildArguments: ReadonlyMap<string, string>,
+  consumed: ReadonlySet<string>,
+  progress: Progress,
+): void {
+  const unused = [...buildArguments.keys()].filter(
+    (name) => !consumed.has(name) && !proxyArguments.has(name),
+  );
+  if (unused.length > 0) progress.warn(`no ARG of the stages that are built declares ${unused.join(', ')}`);
+}
+
+async function lookUpAll(
+  stages: readonly PlannedStage[],
+  cache: LayerCache | undefined,
+  options: BuildOptions,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, LookupResult>> {
+  if (cache === undefined) return new Map();
+  const keys = stages.flatMap(({ steps }) => steps.flatMap(({ key }) => (key === undefined ? [] : [key])));
+  const lookups = await cache.lookup(keys, { maxAgeSeconds: options.cache.maxAgeSeconds, signal });
+  const failed = [...lookups.values()].find(
+    ({ outcome }) => outcome === 'error' || outcome === 'unauthorized',
+  );
+  if (failed !== undefined && failed.outcome !== 'hit')
+    progress.warn(`the layer cache ${cache.location} cannot be read (${failed.outcome}): ${failed.detail}`);
+  return lookups;
+}
+
+async function assemble(
+  target: PlannedStage,
+  result: StageResult,
+  session: BuildSession,
+  options: BuildOptions,
+): Promise<BuiltImage> {
+  const stack = await Promise.all(result.stack.map(({ placed }) => placed));
+  await session.settle();
+  session.signal.throwIfAborted();
+  const layers = stack
+    .filter((layer): layer is PlacedLayer => layer !== undefined)
+    .map((layer) => session.placedEverywhere(layer));
+  const { state } = target.interpreted;
+  for (const [name, value] of options.labels) state.labels.set(name, value);
+  const created = new Date();
+  return assembleImage({
+    platform: options.platform,
+    config: state.containerConfig(),
+    author: state.author,
+    history: await historyOf(target, result, session, created),
+    layers,
+    created,
+  });
+}
+
+/** The history of the base, and then one entry for every instruction of the stages it went through. */
+async function historyOf(
+  stage: PlannedStage,
+  result: StageResult,
+  session: BuildSession,
+  created: Date,
+): Promise<HistoryEntry[]> {
+  const history: HistoryEntry[] = [];
+  const { base } = stage;
+  if (base.kind === 'image')
+    history.push(...(base.image.config.history ?? missingHistory(base.image.layers.length)));
+  if (base.kind === 'stage')
+    history.push(...(await historyOf(base.stage, await session.stage(base.stage), session, created)));
+  let step = 0;
+  for (const item of stage.interpreted.items) {
+    const entry = item.kind === 'step' ? item.step.history : item.history;
+    const empty = item.kind === 'metadata' || (await result.stepLayers[step++]) === undefined;
+    history.push({ created: created.toISOString(), ...entry, ...(empty ? { empty_layer: true } : {}) });
+  }
+  return history;
+}
+
+/** Every layer has an entry, also those of a base that tells nothing of how it was made. */
+function missingHistory(layers: number): HistoryEntry[] {
+  return Array.from({ length: layers }, () => ({ created_by: 'layer of the base image' }));
+}
+
+async function exportImage(
+  image: BuiltImage,
+  options: BuildOptions,
+  client: RegistryClient,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const { outputs } = options;
+  const places: string[] = [];
+  const names = outputs.destinations.map(formatReference);
+  if (outputs.tarPath !== undefined) {
+    await writeArchive(image, outputs.tarPath, names, signal);
+    places.push(outputs.tarPath);
+  }
+  if (outputs.ociLayoutPath !== undefined) {
+    const name = outputs.destinations[0]?.tag ?? 'latest';
+    await writeLayout(image, outputs.ociLayoutPath, name, signal);
+    places.push(`oci:${outputs.ociLayoutPath}:${name}`);
+  }
+  if (outputs.push) {
+    await Promise.all(
+      outputs.destinations.map((destination) => pushImage(client, image, destination, signal)),
+    );
+    places.push(...outputs.destinations.map((destination) => destinationWithDigest(destination, image)));
+  }
+  if (outputs.digestFile !== undefined) {
+    await mkdir(dirname(outputs.digestFile), { recursive: true });
+    await writeFile(outputs.digestFile, image.descriptor.digest);
+  }
+  for (const place of places)
+    progress.emit({
+      type: 'result',
+      message: `wrote ${place}`,
+      fields: { place, digest: image.descriptor.digest },
+    });
+  return places;
+}

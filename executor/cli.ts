@@ -1,0 +1,241 @@
+import { existsSync } from 'node:fs';
+import { basename, isAbsolute, join, resolve } from 'node:path';
+import { Command, Option } from 'commander';
+import { inferCacheRepository } from '../src/layercache/index.ts';
+import {
+  formatPlatform,
+  hostPlatform,
+  parsePlatform,
+  parseReference,
+  platformMatches,
+} from '../src/oci/index.ts';
+import { RegistryClient } from '../src/registry/index.ts';
+import {
+  collect,
+  defaultCacheDirectory,
+  formatSeconds,
+  type LogFormat,
+  logFormats,
+  parseBoolean,
+  parseCommandLine,
+  parsePairs,
+  parseSeconds,
+  Progress,
+  reportTo,
+  UsageError,
+} from '../src/support/index.ts';
+import { build } from './build.ts';
+import type { BuildOptions } from './options.ts';
+
+interface Flags {
+  context: string;
+  contextSubPath?: string;
+  dockerfile: string;
+  destination: string[];
+  target?: string;
+  buildArg: string[];
+  label: string[];
+  platform?: string;
+  push: boolean;
+  noPush?: boolean;
+  tarPath?: string;
+  ociLayoutPath?: string;
+  digestFile?: string;
+  cache?: boolean;
+  cacheRepo?: string;
+  cacheTtl: number;
+  cacheRunLayers: boolean;
+  cacheCopyLayers: boolean;
+  noPushCache?: boolean;
+  cacheDir?: string;
+  scratchDir?: string;
+  compression: 'gzip' | 'zstd';
+  insecure: boolean;
+  insecureRegistry: string[];
+  skipTlsVerify: boolean;
+  skipTlsVerifyRegistry: string[];
+  logFormat: LogFormat;
+}
+
+const examples = `
+Examples:
+  executor --context .                                   build into an OCI layout, cache on the volume
+  executor --context . --destination registry.example/app:1 --cache
+  executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
+  executor --context . --no-push --tar-path app.tar      for docker load or podman load
+
+Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 143 for signals.`;
+
+/** Runs the executor's command line. @returns the exit code. */
+export function runExecutor(argv: readonly string[], signal: AbortSignal): Promise<number> {
+  const program = new Command('executor')
+    .description('Builds a container image from a Dockerfile, without a daemon.')
+    .version('0.1.0')
+    .addHelpText('after', examples);
+  const command = program
+    .command('build', { isDefault: true })
+    .description('build an image (the default command)')
+    .allowExcessArguments(false)
+    .addHelpText('after', examples);
+  addBuildFlags(command);
+  command.action(async (flags: Flags) => buildCommand(flags, signal));
+  return parseCommandLine(program, argv);
+}
+
+const boolean = (flag: string, description: string, fallback: boolean | undefined): Option => {
+  const option = new Option(`${flag} [boolean]`, description)
+    .argParser(parseBoolean)
+    .preset(true)
+    .env(environmentName(flag));
+  return fallback === undefined ? option : option.default(fallback);
+};
+const value = (flags: string, description: string): Option =>
+  new Option(flags, description).env(environmentName(flags));
+const environmentName = (flags: string): string =>
+  `KILN_${(/--([a-z-]+)/.exec(flags)?.[1] ?? '').replaceAll('-', '_').toUpperCase()}`;
+
+function addBuildFlags(command: Command): void {
+  const options = [
+    value('-c, --context <directory>', 'the build context').default('.'),
+    value('--context-sub-path <path>', 'build from this directory of the context'),
+    value('-f, --dockerfile <path>', 'the Dockerfile, in the context or anywhere').default('Dockerfile'),
+    value('-d, --destination <reference>', 'where to push the image; may be given several times')
+      .argParser(collect)
+      .default([]),
+    value('--target <stage>', 'build this stage and what it needs'),
+    value('--build-arg <name=value>', 'value of an ARG; may be given several times')
+      .argParser(collect)
+      .default([]),
+    value('--label <name=value>', 'label of the image; may be given several times')
+      .argParser(collect)
+      .default([]),
+    value('--platform <os/arch>', "the image's platform; this machine's only"),
+    boolean('--no-push', 'do not push to the destinations', undefined),
+    value('--tar-path <file>', 'also write the image as a tar file for docker load'),
+    value('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
+    value('--digest-file <file>', 'write the digest of the image to a file'),
+    boolean('--cache', 'reuse and store the layers of steps', undefined),
+    value(
+      '--cache-repo <repository>',
+      'where layers are kept: a repository, or oci:DIR (default: <destination>/cache)',
+    ),
+    value('--cache-ttl <duration>', 'layers older than this are made again')
+      .argParser(parseSeconds)
+      .default(336 * 3600, '336h'),
+    boolean('--cache-run-layers', 'cache RUN steps', true),
+    boolean('--cache-copy-layers', 'cache COPY and ADD steps', true),
+    boolean('--no-push-cache', 'read the layer cache but store nothing', undefined),
+    value(
+      '--cache-dir <directory>',
+      "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
+    ),
+    value('--scratch-dir <directory>', 'where the build keeps its own files (default: on the cache volume)'),
+    value('--compression <format>', 'compression of new layers').choices(['gzip', 'zstd']).default('gzip'),
+    boolean('--insecure', 'speak plain HTTP to all registries', false),
+    value('--insecure-registry <host>', 'speak plain HTTP to this registry; may be given several times')
+      .argParser(collect)
+      .default([]),
+    boolean('--skip-tls-verify', 'accept any certificate', false),
+    value(
+      '--skip-tls-verify-registry <host>',
+      'accept any certificate of this registry; may be given several times',
+    )
+      .argParser(collect)
+      .default([]),
+    value('--log-format <format>', 'how progress is told').choices(logFormats).default('text'),
+  ];
+  for (const option of options) command.addOption(option);
+}
+
+async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
+  const started = performance.now();
+  const options = buildOptions(flags);
+  const progress = new Progress();
+  using _reporter = reportTo(progress, flags.logFormat);
+  await using client = new RegistryClient({
+    insecure: flags.insecure,
+    insecureRegistries: new Set(flags.insecureRegistry),
+    skipTlsVerify: flags.skipTlsVerify,
+    skipTlsVerifyRegistries: new Set(flags.skipTlsVerifyRegistry),
+    progress,
+  });
+  const onFirstRun = (): void => {
+    // Since the process began, loading included.
+    const milliseconds = Math.round(performance.now());
+    progress.emit({
+      type: 'log',
+      level: 'debug',
+      message: `first RUN started ${milliseconds} ms after the executor`,
+    });
+  };
+  const { image } = await build(options, client, progress, signal, { onFirstRun });
+  const seconds = (performance.now() - started) / 1000;
+  progress.emit({
+    type: 'result',
+    message: `built ${image.descriptor.digest} in ${formatSeconds(seconds)}`,
+    fields: { digest: image.descriptor.digest, seconds },
+  });
+}
+
+/** Checks the flags against each other and fills in what follows from them. @throws UsageError. */
+function buildOptions(flags: Flags): BuildOptions {
+  const platform = flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform);
+  if (!platformMatches(platform, hostPlatform()))
+    throw new UsageError(
+      `--platform ${formatPlatform(platform)} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
+      { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
+    );
+  const destinations = flags.destination.map(parseReference);
+  const push = flags.noPush !== true;
+  const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
+  const directory = flags.context.replace(/^dir:\/\//, '');
+  const context = flags.contextSubPath === undefined ? flags.context : join(directory, flags.contextSubPath);
+  const plain = destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
+  // With nothing said about where to, the image goes to a layout beside the cache.
+  const ownLayout =
+    plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
+  const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
+  return {
+    context,
+    dockerfile: dockerfilePath(flags.dockerfile, context),
+    target: flags.target,
+    buildArguments: parsePairs(flags.buildArg, 'build-arg'),
+    labels: parsePairs(flags.label, 'label'),
+    platform,
+    cacheDirectory,
+    scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
+    compression: flags.compression,
+    outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
+    cache: {
+      location: cacheLocation(flags, destinations, cacheDirectory),
+      maxAgeSeconds: flags.cacheTtl,
+      push: flags.noPushCache !== true,
+      runLayers: flags.cacheRunLayers,
+      copyLayers: flags.cacheCopyLayers,
+    },
+  };
+}
+
+/** As kaniko looks for it: as given, or else inside the context. */
+function dockerfilePath(path: string, context: string): string {
+  const inside = join(context, path);
+  if (isAbsolute(path) || existsSync(inside) || !existsSync(path)) return isAbsolute(path) ? path : inside;
+  return resolve(path);
+}
+
+function cacheLocation(
+  flags: Flags,
+  destinations: readonly ReturnType<typeof parseReference>[],
+  cacheDirectory: string,
+): string | undefined {
+  const embedded = `oci:${join(cacheDirectory, 'layer-cache')}`;
+  const [destination] = destinations;
+  if (flags.cache === false) return undefined;
+  if (flags.cacheRepo !== undefined) {
+    if (flags.cache === undefined)
+      throw new UsageError('--cache-repo is given without --cache', { remedy: 'Add --cache.' });
+    return flags.cacheRepo;
+  }
+  if (destination === undefined) return embedded;
+  return flags.cache === true ? inferCacheRepository(destination) : undefined;
+}

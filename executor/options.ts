@@ -1,0 +1,35 @@
+import type { Platform, Reference } from '../src/oci/index.ts';
+
+/** What the user asked of one build, checked and with its defaults. */
+export interface BuildOptions {
+  readonly context: string;
+  readonly dockerfile: string;
+  readonly target: string | undefined;
+  readonly buildArguments: ReadonlyMap<string, string>;
+  readonly labels: ReadonlyMap<string, string>;
+  readonly platform: Platform;
+  readonly outputs: OutputOptions;
+  readonly cache: CacheOptions;
+  /** The cache volume; made when it is missing and can be. */
+  readonly cacheDirectory: string;
+  /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
+  readonly scratchDirectory: string | undefined;
+  readonly compression: 'gzip' | 'zstd';
+}
+
+export interface OutputOptions {
+  readonly destinations: readonly Reference[];
+  readonly push: boolean;
+  readonly tarPath: string | undefined;
+  readonly ociLayoutPath: string | undefined;
+  readonly digestFile: string | undefined;
+}
+
+export interface CacheOptions {
+  /** `oci:DIR` or a repository; undefined: no cache. */
+  readonly location: string | undefined;
+  readonly maxAgeSeconds: number;
+  readonly push: boolean;
+  readonly runLayers: boolean;
+  readonly copyLayers: boolean;
+}

@@ -1,0 +1,202 @@
+import type { Digest, Platform } from '../src/oci/index.ts';
+import { type CacheKey, type KeyDefinition, stepKey } from '../src/layercache/index.ts';
+import type { BaseImage, BaseResolver } from './bases.ts';
+import { type BuildContext, treeDigest } from './context/index.ts';
+import type { Dockerfile } from './dockerfile/index.ts';
+import { interpretStage } from './interpret.ts';
+import { StageState } from './stage-state.ts';
+import type { Origin, ResolvedStage, StageGraph } from './stages.ts';
+import type { InterpretedStage, Operation, Step } from './steps.ts';
+
+/** Where a planned stage's files come from. */
+export type PlannedBase =
+  | { readonly kind: 'stage'; readonly stage: PlannedStage }
+  | { readonly kind: 'image'; readonly image: BaseImage }
+  | { readonly kind: 'scratch' };
+
+export interface PlannedStep extends Step {
+  /** Undefined, as the definition is, when nothing is looked up and nothing stored. */
+  readonly key: CacheKey | undefined;
+  readonly definition: KeyDefinition | undefined;
+  readonly parentKey: CacheKey | undefined;
+  readonly source: PlannedBase | undefined;
+}
+
+export interface PlannedStage {
+  readonly index: number;
+  readonly label: string;
+  readonly base: PlannedBase;
+  readonly interpreted: InterpretedStage;
+  readonly steps: readonly PlannedStep[];
+  readonly finalKey: CacheKey | undefined;
+}
+
+export interface PlanOptions {
+  readonly dockerfile: Dockerfile;
+  readonly graph: StageGraph;
+  readonly context: BuildContext;
+  readonly bases: BaseResolver;
+  readonly buildArguments: ReadonlyMap<string, string>;
+  readonly platform: Platform;
+  /** Whether keys are wanted: without a cache, files need not be read twice. */
+  readonly keyed: boolean;
+  readonly consumed: Set<string>;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Resolves all bases at once, interprets every stage, and computes the key of every step. Nothing is unpacked or run.
+ *
+ * @throws what is wrong with the Dockerfile, its bases or the files it copies.
+ */
+export async function planBuild(options: PlanOptions): Promise<PlannedStage[]> {
+  await resolveAll(options);
+  const planned = new Map<number, PlannedStage>();
+  for (const stage of options.graph.stages)
+    planned.set(stage.stage.index, await planStage(options, stage, planned));
+  return [...planned.values()];
+}
+
+function imageNames(stage: ResolvedStage): { name: string; line: number }[] {
+  const names: { name: string; line: number }[] = [];
+  if (stage.base.kind === 'image') names.push({ name: stage.base.name, line: stage.stage.from.line });
+  for (const [instruction, origin] of stage.sources)
+    if (origin.kind === 'image')
+      names.push({ name: origin.name, line: (instruction as { line: number }).line });
+  return names;
+}
+
+async function resolveAll(options: PlanOptions): Promise<void> {
+  const { graph, bases, dockerfile, signal } = options;
+  await Promise.all(
+    graph.stages.flatMap((stage) =>
+      imageNames(stage).map(({ name, line }) =>
+        bases.resolve(name, stage.platform, `${dockerfile.file}:${line}`, signal),
+      ),
+    ),
+  );
+}
+
+async function planStage(
+  options: PlanOptions,
+  stage: ResolvedStage,
+  planned: ReadonlyMap<number, PlannedStage>,
+): Promise<PlannedStage> {
+  const locate = (origin: Origin, line: number): Promise<PlannedBase> =>
+    locateOrigin(options, stage, planned, origin, line);
+  const base = await locate(stage.base, stage.stage.from.line);
+  const state =
+    base.kind === 'stage'
+      ? base.stage.interpreted.state.inherit()
+      : StageState.fromImage(base.kind === 'image' ? base.image.config : undefined);
+  const interpreted = interpretStage(options.dockerfile, options.graph, stage, state, options);
+  const steps: PlannedStep[] = [];
+  let parentKey = options.keyed ? baseKey(base, stage.platform) : undefined;
+  for (const item of interpreted.items) {
+    if (item.kind !== 'step') continue;
+    const { operation } = item.step;
+    const source =
+      operation.kind === 'copy' && operation.from !== undefined
+        ? await locate(operation.from, item.step.line)
+        : undefined;
+    const sourceKey = source === undefined ? undefined : baseKey(source, stage.platform);
+    const definition =
+      parentKey === undefined ? undefined : await definitionOf(options, item.step, parentKey, sourceKey);
+    const key = definition === undefined ? undefined : stepKey(definition);
+    steps.push({ ...item.step, key, definition, parentKey, source });
+    parentKey = key;
+  }
+  return { index: stage.stage.index, label: stage.label, base, interpreted, steps, finalKey: parentKey };
+}
+
+async function locateOrigin(
+  options: PlanOptions,
+  stage: ResolvedStage,
+  planned: ReadonlyMap<number, PlannedStage>,
+  origin: Origin,
+  line: number,
+): Promise<PlannedBase> {
+  if (origin.kind === 'scratch') return { kind: 'scratch' };
+  if (origin.kind === 'image')
+    return {
+      kind: 'image',
+      image: await options.bases.resolve(
+        origin.name,
+        stage.platform,
+        `${options.dockerfile.file}:${line}`,
+        options.signal,
+      ),
+    };
+  const found = planned.get(origin.index);
+  if (found === undefined) throw new Error(`stage ${origin.index} is not planned yet`);
+  return { kind: 'stage', stage: found };
+}
+
+function baseKey(base: PlannedBase, platform: Platform): CacheKey | undefined {
+  if (base.kind === 'stage') return base.stage.finalKey;
+  return stepKey({ kind: 'base', chainID: base.kind === 'image' ? base.image.chainID : null, platform });
+}
+
+async function definitionOf(
+  options: PlanOptions,
+  step: Step,
+  parent: CacheKey,
+  source: CacheKey | undefined,
+): Promise<KeyDefinition> {
+  const { operation } = step;
+  if (operation.kind === 'run') {
+    const { argv, keyedEnv, user, workingDirectory } = operation;
+    return { kind: 'run', parent, argv, env: keyedEnv, user, workingDirectory };
+  }
+  if (operation.kind === 'workdir')
+    return { kind: 'workdir', parent, path: operation.path, user: operation.user };
+  if (source === undefined)
+    return copyContentDefinition(operation, parent, await contextDigest(options, step, operation));
+  return {
+    kind: 'copy-from',
+    parent,
+    source,
+    patterns: operation.patterns,
+    destination: operation.destination,
+    chown: operation.chown ?? null,
+    chmod: operation.chmod?.toString(8) ?? null,
+  };
+}
+
+/** What a copy's key is made of by the content of what it copies, wherever that is from. */
+export function copyContentDefinition(
+  operation: Extract<Operation, { kind: 'copy' }>,
+  parent: CacheKey,
+  content: Digest | null,
+): KeyDefinition {
+  return {
+    kind: 'copy',
+    parent,
+    destination: operation.destination,
+    chown: operation.chown ?? null,
+    chmod: operation.chmod?.toString(8) ?? null,
+    content,
+    files: operation.files,
+    unpackArchives: operation.unpackArchives,
+    keepOwners: operation.from !== undefined,
+  };
+}
+
+async function contextDigest(
+  options: PlanOptions,
+  step: Step,
+  operation: Extract<Operation, { kind: 'copy' }>,
+): Promise<Digest | null> {
+  if (operation.patterns.length === 0) return null;
+  const { directory, ignore } = options.context;
+  return treeDigest(
+    {
+      root: directory,
+      patterns: operation.patterns,
+      ignore,
+      where: step.where,
+      treeName: 'the build context',
+    },
+    { owners: false, modes: operation.chmod === undefined, signal: options.signal },
+  );
+}

@@ -1,0 +1,268 @@
+import { join } from 'node:path';
+import PQueue from 'p-queue';
+import type { Layer } from '../src/layer/index.ts';
+import {
+  describeKey,
+  type KeyDefinition,
+  type LayerCache,
+  type LookupOptions,
+  type LookupResult,
+  stepKey,
+} from '../src/layercache/index.ts';
+import type { ChainID, Digest, Platform } from '../src/oci/index.ts';
+import type { RegistryClient } from '../src/registry/index.ts';
+import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
+import type { LayerLease, Volume } from '../src/volume/index.ts';
+import type { BaseImage } from './bases.ts';
+import type { BuildContext } from './context/index.ts';
+import type { PlacedLayer } from './image.ts';
+import type { Isolation } from './isolation/index.ts';
+import type { PlannedBase, PlannedStage, PlannedStep } from './plan.ts';
+import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
+
+/** What a build works with; one for every build. */
+export interface SessionParts {
+  readonly isolation: Isolation;
+  /** Where unpacked layers are looked for, in order; the last one is writable. */
+  readonly volumes: readonly Volume[];
+  readonly client: RegistryClient;
+  readonly platform: Platform;
+  /** A directory of the build's own, removed after it. */
+  readonly scratch: string;
+  readonly context: BuildContext;
+  readonly cache: LayerCache | undefined;
+  readonly cachePush: boolean;
+  readonly cacheRunLayers: boolean;
+  readonly cacheCopyLayers: boolean;
+  readonly lookupOptions: LookupOptions;
+  readonly lookups: ReadonlyMap<string, LookupResult>;
+  readonly compression: 'gzip' | 'zstd';
+  readonly progress: Progress;
+  /** Aborts everything that still runs; with a reason when a part of the build failed. */
+  readonly controller: AbortController;
+  readonly onFirstRun?: () => void;
+}
+
+/** Layers written at the same time: compression already uses all cores. */
+const writers = 2;
+
+/** The state of one build that its stages share: results by stage, leases, background work. */
+export class BuildSession implements AsyncDisposable {
+  readonly #parts: SessionParts;
+  readonly #results = new Map<number, Promise<StageResult>>();
+  readonly #leases: LayerLease[] = [];
+  readonly #paths = new Map<Digest, Promise<string>>();
+  readonly #pulls = new Map<BaseImage, Promise<void>>();
+  readonly #writing = new PQueue({ concurrency: writers });
+  readonly #background = new Set<Promise<unknown>>();
+  readonly #stored = new Set<Digest>();
+  #cacheFailures = 0;
+  #started = false;
+  /** Definitions by content of copies from stages, once their files are there. */
+  readonly contentDefinitions = new Map<PlannedStep, KeyDefinition>();
+
+  constructor(parts: SessionParts) {
+    this.#parts = parts;
+  }
+
+  get isolation(): Isolation {
+    return this.#parts.isolation;
+  }
+  get progress(): Progress {
+    return this.#parts.progress;
+  }
+  get signal(): AbortSignal {
+    return this.#parts.controller.signal;
+  }
+  get scratch(): string {
+    return this.#parts.scratch;
+  }
+  get context(): BuildContext {
+    return this.#parts.context;
+  }
+  get cache(): LayerCache | undefined {
+    return this.#parts.cache;
+  }
+  get compression(): 'gzip' | 'zstd' {
+    return this.#parts.compression;
+  }
+  get lookupOptions(): LookupOptions {
+    return { ...this.#parts.lookupOptions, signal: this.signal };
+  }
+
+  scratchFile(): string {
+    return join(this.scratch, randomName('layer-'));
+  }
+
+  /** Whether results of this kind of step are looked up and stored. */
+  isCacheable(step: PlannedStep): boolean {
+    if (step.operation.kind === 'run') return this.#parts.cacheRunLayers;
+    return step.operation.kind === 'workdir' || this.#parts.cacheCopyLayers;
+  }
+
+  resultFor(step: PlannedStep): LookupResult | undefined {
+    return step.key === undefined || !this.isCacheable(step) ? undefined : this.#parts.lookups.get(step.key);
+  }
+
+  /** Builds a stage, once however many need it. */
+  stage(stage: PlannedStage): Promise<StageResult> {
+    const known = this.#results.get(stage.index);
+    if (known !== undefined) return known;
+    const result = new StageBuilder(this, stage).build().catch((error: unknown) => {
+      // The other stages have no use any more.
+      this.#parts.controller.abort(error);
+      throw error;
+    });
+    this.#results.set(stage.index, result);
+    return result;
+  }
+
+  /** Builds a stage beside the one that will need it. */
+  startStage(stage: PlannedStage): void {
+    this.background(this.stage(stage));
+  }
+
+  /** The layers that a base or a source of copies has. */
+  async stackOf(base: PlannedBase): Promise<readonly StackedLayer[]> {
+    if (base.kind === 'scratch') return [];
+    if (base.kind === 'stage') return (await this.stage(base.stage)).stack;
+    return base.image.layers.map((layer) => ({
+      placed: Promise.resolve({ layer, origins: [base.image.origin], base: base.image }),
+      directory: undefined,
+    }));
+  }
+
+  /** The unpacked directories of a stack, lowest first; each once, since overlayfs refuses one twice. */
+  async directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
+    const paths = await Promise.all(
+      stack.map(async ({ placed, directory }) => {
+        if (directory !== undefined) return directory;
+        const layer = await placed;
+        return layer === undefined ? undefined : this.#unpacked(layer);
+      }),
+    );
+    const found = paths.filter((path) => path !== undefined);
+    return found.filter((path, index) => found.lastIndexOf(path) === index);
+  }
+
+  #unpacked(placed: PlacedLayer): Promise<string> {
+    const { diffID } = placed.layer;
+    const known = this.#paths.get(diffID);
+    if (known !== undefined) return known;
+    const path = this.#acquire(placed);
+    this.#paths.set(diffID, path);
+    return path;
+  }
+
+  async #acquire(placed: PlacedLayer): Promise<string> {
+    if (placed.base !== undefined && !placed.base.warm) await this.#pull(placed.base);
+    for (const volume of this.#parts.volumes) {
+      const lease = await volume.acquireLayers([placed.layer], this.signal);
+      const path = lease?.paths[0];
+      if (lease === undefined || path === undefined) continue;
+      this.#leases.push(lease);
+      return path;
+    }
+    throw new Error(`no volume could unpack layer ${placed.layer.digest}`);
+  }
+
+  /** Puts a cold base on the writable volume as an image, so that the next build finds it warm. */
+  #pull(base: BaseImage): Promise<void> {
+    const known = this.#pulls.get(base);
+    if (known !== undefined) return known;
+    const volume = this.#parts.volumes.at(-1);
+    const pull =
+      volume === undefined
+        ? Promise.resolve()
+        : volume
+            .pull(this.#parts.client, base.reference, this.#parts.platform, { signal: this.signal })
+            .then(() => undefined);
+    this.#pulls.set(base, pull);
+    return pull;
+  }
+
+  /** Writes a layer when a writer is free. A failure ends the build. */
+  writing(write: () => Promise<PlacedLayer | undefined>): Promise<PlacedLayer | undefined> {
+    const written = this.#writing.add(write).catch((error: unknown) => {
+      this.#parts.controller.abort(error);
+      throw error;
+    });
+    this.background(written);
+    return written;
+  }
+
+  /** Work whose end the build waits for, and whose failure is dealt with where it matters. */
+  background(work: Promise<unknown>): void {
+    const settled = work.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#background.add(settled);
+    void settled.then(() => this.#background.delete(settled));
+  }
+
+  /** Stores a step's result under its key (and a copy's under its content key) while the build goes on. */
+  storeInCache(
+    step: PlannedStep,
+    parentChainID: ChainID | null,
+    layer: Layer | undefined,
+    options: { readonly contentKnown?: boolean } = {},
+  ): void {
+    const { cache, cachePush } = this.#parts;
+    if (cache === undefined || !cachePush || step.definition === undefined || !this.isCacheable(step)) return;
+    const byContent = options.contentKnown === true ? undefined : this.contentDefinitions.get(step);
+    const definitions = [step.definition, ...(byContent === undefined ? [] : [byContent])];
+    const stores = definitions.map((definition) =>
+      cache.store(
+        {
+          key: stepKey(definition),
+          parentChainID,
+          createdBy: step.text,
+          description: describeKey(definition),
+        },
+        layer,
+        this.signal,
+      ),
+    );
+    this.background(
+      Promise.all(stores).then(
+        () => {
+          if (layer !== undefined) this.#stored.add(layer.digest);
+        },
+        (error: unknown) => this.#cacheFailed(error),
+      ),
+    );
+  }
+
+  #cacheFailed(error: unknown): void {
+    if (isAbortError(error) || this.signal.aborted) return;
+    if (this.#cacheFailures++ === 0)
+      this.progress.warn(
+        `the layer cache ${this.cache?.location ?? ''} could not be written: ${messageOf(error)}`,
+      );
+  }
+
+  /** Waits for everything in the background; blobs that reached the cache can be mounted from it afterwards. */
+  async settle(): Promise<void> {
+    while (this.#background.size > 0) await Promise.all(this.#background);
+  }
+
+  /** A layer with all the places its blob is known to be. */
+  placedEverywhere(placed: PlacedLayer): PlacedLayer {
+    const origin = this.cache?.origin;
+    return origin !== undefined && this.#stored.has(placed.layer.digest)
+      ? { ...placed, origins: [...placed.origins, origin] }
+      : placed;
+  }
+
+  markFirstRun(): void {
+    if (this.#started) return;
+    this.#started = true;
+    this.#parts.onFirstRun?.();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.settle();
+    for (const lease of this.#leases) await lease[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,290 @@
+import { fileLayer, writeLayer } from '../src/layer/index.ts';
+import type { LookupResult } from '../src/layercache/index.ts';
+import { type ChainID, extendChain } from '../src/oci/index.ts';
+import { BuildError, messageOf } from '../src/support/index.ts';
+import type { CopyRequest, SourceQuery } from './context/index.ts';
+import type { PlacedLayer } from './image.ts';
+import type { CopySource, Rootfs, RunStep } from './isolation/index.ts';
+import { copyContentDefinition, type PlannedStage, type PlannedStep } from './plan.ts';
+import type { BuildSession } from './session.ts';
+import type { Operation } from './steps.ts';
+import { stepKey } from '../src/layercache/index.ts';
+
+/** One step's layer in a stage: known at once for a hit, written in the background for a step that ran. */
+export interface StackedLayer {
+  /** Undefined when the step changed nothing. */
+  readonly placed: Promise<PlacedLayer | undefined>;
+  /** The upper directory of a step that ran here. */
+  readonly directory: string | undefined;
+}
+
+/** A stage's layers, lowest first, and for each of its steps the layer it made. */
+export interface StageResult {
+  readonly stack: readonly StackedLayer[];
+  /** By step, in order: the layer it made or reused. */
+  readonly stepLayers: readonly Promise<PlacedLayer | undefined>[];
+}
+
+type CopyOperation = Extract<Operation, { kind: 'copy' }>;
+
+/** The ChainID of a stack, known when all its layers are written. */
+export async function chainOf(stack: readonly StackedLayer[]): Promise<ChainID | null> {
+  let chain: ChainID | undefined;
+  for (const { placed } of stack) {
+    const layer = (await placed)?.layer;
+    if (layer !== undefined) chain = extendChain(chain, layer.diffID);
+  }
+  return chain ?? null;
+}
+
+/** Builds one stage: reuses what hits on exactly this rootfs, runs the rest, hands every new layer to the cache. */
+export class StageBuilder {
+  readonly #session: BuildSession;
+  readonly #stage: PlannedStage;
+  readonly #stack: StackedLayer[] = [];
+  readonly #stepLayers: Promise<PlacedLayer | undefined>[] = [];
+  #rootfs: Rootfs | undefined;
+
+  constructor(session: BuildSession, stage: PlannedStage) {
+    this.#session = session;
+    this.#stage = stage;
+  }
+
+  async build(): Promise<StageResult> {
+    this.#startSources();
+    this.#stack.push(...(await this.#session.stackOf(this.#stage.base)));
+    try {
+      for (const step of this.#stage.steps) {
+        const layer = await this.#perform(step);
+        this.#stack.push(layer);
+        this.#stepLayers.push(layer.placed);
+      }
+    } finally {
+      await this.#rootfs?.[Symbol.asyncDispose]();
+    }
+    return { stack: this.#stack, stepLayers: this.#stepLayers };
+  }
+
+  /** Starts the stages that a step which cannot hit copies from, so that they run beside this one. */
+  #startSources(): void {
+    for (const step of this.#stage.steps)
+      if (step.source?.kind === 'stage' && this.#session.resultFor(step)?.outcome !== 'hit')
+        this.#session.startStage(step.source.stage);
+  }
+
+  async #perform(step: PlannedStep): Promise<StackedLayer> {
+    const { progress, signal } = this.#session;
+    signal.throwIfAborted();
+    progress.emit({ type: 'step-start', step: step.id, text: step.text, line: step.line });
+    const started = performance.now();
+    const seconds = (): number => (performance.now() - started) / 1000;
+    try {
+      const reused = await this.#reuse(step, this.#session.resultFor(step));
+      if (reused !== undefined) return this.#cached(step, reused, seconds());
+      const byContent =
+        step.operation.kind === 'copy' ? await this.#reuseByContent(step, step.operation) : undefined;
+      if (byContent !== undefined) return this.#cached(step, byContent, seconds());
+      await this.#execute(step);
+      const layer = await this.#seal(step);
+      progress.emit({ type: 'step-end', step: step.id, outcome: 'ran', seconds: seconds() });
+      return layer;
+    } catch (error) {
+      if (!signal.aborted)
+        progress.emit({ type: 'step-end', step: step.id, outcome: 'failed', seconds: seconds() });
+      throw error;
+    }
+  }
+
+  /** The layer of a hit, when it was made on exactly the rootfs that this build has here. */
+  async #reuse(
+    step: PlannedStep,
+    result: LookupResult | undefined,
+  ): Promise<{ placed: PlacedLayer | undefined } | undefined> {
+    if (result === undefined || step.key === undefined) return undefined;
+    const tell = (outcome: Parameters<typeof this.tellLookup>[1], detail?: string): void =>
+      this.tellLookup(step, outcome, detail);
+    if (result.outcome !== 'hit') {
+      tell(result.outcome, result.detail);
+      return undefined;
+    }
+    if (result.entry.parentChainID !== (await chainOf(this.#stack))) {
+      tell('other-rootfs', 'its layer was made on another rootfs');
+      return undefined;
+    }
+    tell('hit');
+    const { layer } = result;
+    const origin = this.#session.cache?.origin;
+    return {
+      placed: layer === undefined ? undefined : { layer, origins: origin === undefined ? [] : [origin] },
+    };
+  }
+
+  /** Tells the listeners what a lookup gave. */
+  tellLookup(
+    step: PlannedStep,
+    outcome: 'hit' | 'other-rootfs' | LookupResult['outcome'],
+    detail?: string,
+  ): void {
+    this.#session.progress.emit({
+      type: 'cache',
+      step: step.id,
+      key: step.key ?? '',
+      outcome,
+      ...(detail === undefined ? {} : { detail }),
+    });
+  }
+
+  #cached(step: PlannedStep, reused: { placed: PlacedLayer | undefined }, seconds: number): StackedLayer {
+    const size = reused.placed?.layer.size;
+    this.#session.progress.emit({
+      type: 'step-end',
+      step: step.id,
+      outcome: 'cached',
+      seconds,
+      ...(size === undefined ? {} : { bytes: size }),
+    });
+    // The mounted tree lacks this layer; a later step that runs opens a new one.
+    const open = this.#rootfs;
+    this.#rootfs = undefined;
+    if (open !== undefined) this.#session.background(Promise.resolve(open[Symbol.asyncDispose]()));
+    return { placed: Promise.resolve(reused.placed), directory: undefined };
+  }
+
+  /** A copy from a stage may have been made from another build of it that gave the same files. */
+  async #reuseByContent(
+    step: PlannedStep,
+    operation: CopyOperation,
+  ): Promise<{ placed: PlacedLayer | undefined } | undefined> {
+    const { cache } = this.#session;
+    if (
+      cache === undefined ||
+      step.parentKey === undefined ||
+      step.source === undefined ||
+      step.key === undefined ||
+      !this.#session.isCacheable(step)
+    )
+      return undefined;
+    const layers = await this.#session.directoriesOf(await this.#session.stackOf(step.source));
+    const query = this.#query(step, operation, '/');
+    const content = await this.#session.isolation.digestSources(
+      layers,
+      query,
+      { modes: operation.chmod === undefined },
+      this.#session.scratch,
+      this.#session.signal,
+    );
+    const definition = copyContentDefinition(operation, step.parentKey, content);
+    this.#session.contentDefinitions.set(step, definition);
+    const key = stepKey(definition);
+    const results = await cache.lookup([key], this.#session.lookupOptions);
+    const result = results.get(key);
+    if (result?.outcome !== 'hit') return undefined;
+    const reused = await this.#reuse(step, result);
+    // Next time the first key finds it, before the source stage exists.
+    if (reused !== undefined)
+      this.#session.storeInCache(step, await chainOf(this.#stack), reused.placed?.layer, {
+        contentKnown: true,
+      });
+    return reused;
+  }
+
+  async #execute(step: PlannedStep): Promise<void> {
+    const rootfs = await this.#openRootfs();
+    const { operation } = step;
+    const { signal } = this.#session;
+    if (operation.kind === 'workdir')
+      return rootfs.makeDirectory(operation.path, operation.user, step.where, signal);
+    if (operation.kind === 'copy') return this.#copy(rootfs, step, operation);
+    return this.#run(rootfs, step, { ...operation, where: step.where });
+  }
+
+  async #run(rootfs: Rootfs, step: PlannedStep, run: RunStep): Promise<void> {
+    const { progress, signal } = this.#session;
+    const result = await rootfs.run(run, {
+      onOutput: (stream, data) => progress.emit({ type: 'output', step: step.id, stream, data }),
+      onStarted: () => this.#session.markFirstRun(),
+      signal,
+    });
+    if (result.exitCode === 0 && result.signal === null) return;
+    const how =
+      result.signal === null ? `ended with exit code ${result.exitCode}` : `was ended by ${result.signal}`;
+    throw new BuildError(`the command ${how}: ${step.text}`, {
+      code: 'E_RUN_FAILED',
+      where: step.where,
+      remedy: result.signal === 'SIGKILL' ? 'It may have run out of memory.' : 'Its output above says why.',
+    });
+  }
+
+  async #copy(rootfs: Rootfs, step: PlannedStep, operation: CopyOperation): Promise<void> {
+    let source: CopySource = { kind: 'directory' };
+    if (step.source !== undefined)
+      source = {
+        kind: 'layers',
+        layers: await this.#session.directoriesOf(await this.#session.stackOf(step.source)),
+      };
+    const request: CopyRequest = {
+      query:
+        operation.patterns.length === 0
+          ? undefined
+          : this.#query(step, operation, this.#session.context.directory),
+      files: operation.files,
+      destination: operation.destination,
+      chown: operation.chown,
+      chmod: operation.chmod,
+      keepOwners: step.source !== undefined,
+      unpackArchives: operation.unpackArchives,
+      where: step.where,
+    };
+    await rootfs.copy(source, request, this.#session.signal);
+  }
+
+  #query(step: PlannedStep, operation: CopyOperation, root: string): SourceQuery {
+    const { source } = step;
+    const treeName =
+      source === undefined
+        ? 'the build context'
+        : source.kind === 'stage'
+          ? `stage ${source.stage.label}`
+          : 'the image';
+    return {
+      root,
+      patterns: operation.patterns,
+      ignore: source === undefined ? this.#session.context.ignore : [],
+      where: step.where,
+      treeName,
+    };
+  }
+
+  async #openRootfs(): Promise<Rootfs> {
+    if (this.#rootfs !== undefined) return this.#rootfs;
+    const layers = await this.#session.directoriesOf(this.#stack);
+    this.#rootfs = await this.#session.isolation.openRootfs(layers, this.#session.scratch);
+    return this.#rootfs;
+  }
+
+  /** Ends the step's layer: its directory serves the next step at once, its blob is written meanwhile. */
+  async #seal(step: PlannedStep): Promise<StackedLayer> {
+    const rootfs = await this.#openRootfs();
+    const sealed = await rootfs.seal();
+    const below = [...this.#stack];
+    const placed = this.#session.writing(async () => {
+      const output = this.#session.scratchFile();
+      const facts = await writeLayer(
+        { ...sealed, output, compression: this.#session.compression },
+        this.#session.signal,
+      ).catch((error: unknown) => {
+        if (error instanceof BuildError && error.where === undefined)
+          throw new BuildError(messageOf(error), {
+            code: error.code,
+            where: step.where,
+            remedy: error.remedy,
+          });
+        throw error;
+      });
+      const layer = facts === undefined ? undefined : fileLayer(output, facts);
+      this.#session.storeInCache(step, await chainOf(below), layer);
+      return layer === undefined ? undefined : { layer, origins: [] };
+    });
+    return { placed, directory: sealed.upper };
+  }
+}

@@ -1,0 +1,67 @@
+import type { Command } from 'commander';
+import { UsageError } from './errors.ts';
+import { type ExitCode } from './main.ts';
+
+/** Parses a command line; what commander finds wrong is a {@link UsageError}, its help and version are no error. */
+export async function parseCommandLine(program: Command, argv: readonly string[]): Promise<ExitCode> {
+  const { CommanderError } = await import('commander');
+  configure(program);
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return 0;
+    throw new UsageError(error.message.replace(/^error: /, ''), { remedy: `See ${program.name()} --help.` });
+  }
+}
+
+function configure(command: Command): void {
+  command.exitOverride().configureOutput({ outputError: () => undefined });
+  for (const child of command.commands) configure(child);
+}
+
+/** For options that may be given several times. */
+export function collect(value: string, previous: readonly string[] = []): string[] {
+  return [...previous, value];
+}
+
+/** `true` and `false` as kaniko's flags write them (`--cache=true`), and a bare flag for true. */
+export function parseBoolean(value: string | boolean): boolean {
+  if (typeof value === 'boolean') return value;
+  if (/^(?:true|1|t)$/i.test(value)) return true;
+  if (/^(?:false|0|f)$/i.test(value)) return false;
+  throw new UsageError(`"${value}" is neither true nor false`, {});
+}
+
+/** A duration such as `336h`, `1h30m` or `90s`, in seconds. */
+export function parseSeconds(text: string): number {
+  const units: Readonly<Record<string, number>> = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86400 };
+  if (!/^(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+$/.test(text))
+    throw new UsageError(`"${text}" is not a duration`, { remedy: 'Write it as 336h, 90m or 30s.' });
+  let seconds = 0;
+  for (const [, number = '', unit = ''] of text.matchAll(/([0-9.]+)(ms|s|m|h|d)/g))
+    seconds += Number(number) * (units[unit] ?? 0);
+  return seconds;
+}
+
+/** `name=value` pairs; a name alone takes its value from the environment, as Docker's `--build-arg` does. */
+export function parsePairs(entries: readonly string[], flag: string): Map<string, string> {
+  const pairs = new Map<string, string>();
+  for (const entry of entries) {
+    const equals = entry.indexOf('=');
+    const name = equals < 0 ? entry : entry.slice(0, equals);
+    if (name === '')
+      throw new UsageError(`--${flag} ${entry} has no name`, { remedy: `Write --${flag} name=value.` });
+    const value = equals < 0 ? process.env[name] : entry.slice(equals + 1);
+    if (value !== undefined) pairs.set(name, value);
+  }
+  return pairs;
+}
+
+/** Where the cache volume is when nothing is said: kaniko's `/cache` where there is one, otherwise the user's own cache. */
+export function defaultCacheDirectory(exists: (path: string) => boolean): string {
+  if (exists('/cache')) return '/cache';
+  const base = process.env.XDG_CACHE_HOME ?? `${process.env.HOME ?? '/root'}/.cache`;
+  return `${base}/kiln`;
+}

@@ -6,7 +6,7 @@ import type { RegistryClient } from '../src/registry/index.ts';
 import type { Progress } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { openContext, readDockerfile } from './context/index.ts';
-import { parseDockerfile } from './dockerfile/index.ts';
+import { parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
 import { OverlayIsolation } from './isolation/index.ts';
@@ -15,7 +15,6 @@ import { type PlannedStage, planBuild } from './plan.ts';
 import { BuildSession } from './session.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
-import { resolveStages } from './stages.ts';
 import { openVolumes } from './volumes.ts';
 
 export const creator = 'kiln/0.1.0';

@@ -4,17 +4,21 @@ import {
   type Command,
   type CopyInstruction,
   type Dockerfile,
+  expandAt,
   expandHeredoc,
   expandWords,
   ExpansionError,
   type Heredoc,
   type HealthcheckInstruction,
   type Instruction,
+  type Origin,
   parseTriggers,
+  platformArguments,
+  type ResolvedStage,
   type RunInstruction,
-} from './dockerfile/index.ts';
+  type StageGraph,
+} from '../src/dockerfile/index.ts';
 import { defaultPath, proxyArguments, type StageState } from './stage-state.ts';
-import { expandAt, type Origin, platformArguments, type ResolvedStage, type StageGraph } from './stages.ts';
 import type { InterpretedStage, Operation, StageItem } from './steps.ts';
 import type { Platform } from '../src/oci/index.ts';
 

@@ -2,10 +2,9 @@ import type { Digest, Platform } from '../src/oci/index.ts';
 import { type CacheKey, type KeyDefinition, stepKey } from '../src/layercache/index.ts';
 import type { BaseImage, BaseResolver } from './bases.ts';
 import { type BuildContext, treeDigest } from './context/index.ts';
-import type { Dockerfile } from './dockerfile/index.ts';
+import type { Dockerfile, Origin, ResolvedStage, StageGraph } from '../src/dockerfile/index.ts';
 import { interpretStage } from './interpret.ts';
 import { StageState } from './stage-state.ts';
-import type { Origin, ResolvedStage, StageGraph } from './stages.ts';
 import type { InterpretedStage, Operation, Step } from './steps.ts';
 
 /** Where a planned stage's files come from. */

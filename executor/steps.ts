@@ -1,6 +1,6 @@
 import type { HistoryEntry } from '../src/oci/index.ts';
 import type { StageState } from './stage-state.ts';
-import type { Origin } from './stages.ts';
+import type { Origin } from '../src/dockerfile/index.ts';
 
 /** A step that may make a layer, everything about it resolved but the files. */
 export type Operation =

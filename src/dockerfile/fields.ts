@@ -1,4 +1,4 @@
-import { BuildError } from '../../src/support/index.ts';
+import { BuildError } from '../support/index.ts';
 import type { Command } from './types.ts';
 
 /** An instruction's place, for messages. */

@@ -1,4 +1,4 @@
-import { BuildError } from '../../src/support/index.ts';
+import { BuildError } from '../support/index.ts';
 import { syntaxError } from './fields.ts';
 import { parseInstruction } from './instructions.ts';
 import { splitLines } from './lines.ts';

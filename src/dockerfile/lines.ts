@@ -1,4 +1,4 @@
-import { BuildError } from '../../src/support/index.ts';
+import { BuildError } from '../support/index.ts';
 import type { Heredoc } from './types.ts';
 
 /** One instruction of the file: its continuation lines joined, its here-documents read. */

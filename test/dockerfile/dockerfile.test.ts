@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { expandHeredoc, expandWord, expandWords, parseDockerfile } from '../../executor/dockerfile/index.ts';
+import { expandHeredoc, expandWord, expandWords, parseDockerfile } from '../../src/dockerfile/index.ts';
 
 const only = (line: string) => {
   const instruction = parseDockerfile(`FROM scratch\n${line}\n`, 'Dockerfile').stages[0]?.instructions[0];

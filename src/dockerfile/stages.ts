@@ -1,19 +1,8 @@
-import {
-  formatPlatform,
-  hostPlatform,
-  parsePlatform,
-  type Platform,
-  platformMatches,
-} from '../src/oci/index.ts';
-import { BuildError, UsageError } from '../src/support/index.ts';
-import {
-  type Dockerfile,
-  expandWord,
-  ExpansionError,
-  type Lookup,
-  nearestWord,
-  type Stage,
-} from './dockerfile/index.ts';
+import { formatPlatform, hostPlatform, parsePlatform, type Platform, platformMatches } from '../oci/index.ts';
+import { BuildError, UsageError } from '../support/index.ts';
+import { expandWord, ExpansionError, type Lookup } from './expand.ts';
+import { nearestWord } from './fields.ts';
+import type { Dockerfile, Stage } from './types.ts';
 
 /** Where a stage, or a COPY --from, gets its files: an earlier stage, an image, or nothing. */
 export type Origin =
@@ -64,12 +53,7 @@ export function platformArguments(platform: Platform): Map<string, string> {
  * @throws BuildError `E_DOCKERFILE_STAGE` for names that are not there, `E_PLATFORM_UNSUPPORTED`; UsageError for an unknown target.
  */
 export function resolveStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
-  const globals = globalArguments(dockerfile, options);
-  const platformNames = platformArguments(options.platform);
-  const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
-  const resolved = dockerfile.stages.map((stage) =>
-    resolveStage(dockerfile, stage, lookup, options.platform),
-  );
+  const { resolved, globals } = resolveAll(dockerfile, options);
   const target = findTarget(dockerfile, options.target);
   const needed = new Set<number>();
   const need = (index: number): void => {
@@ -80,10 +64,43 @@ export function resolveStages(dockerfile: Dockerfile, options: StageOptions): St
       if (origin.kind === 'stage') need(origin.index);
   };
   need(target);
-  return { stages: resolved.filter(({ stage }) => needed.has(stage.index)), globals };
+  const stages = resolved.filter(({ stage }) => needed.has(stage.index));
+  for (const stage of stages) requireOwnPlatform(dockerfile, stage);
+  return { stages, globals };
 }
 
-function globalArguments(dockerfile: Dockerfile, options: StageOptions): Map<string, string> {
+/** An image that a Dockerfile names, in FROM or COPY --from. */
+export interface NamedImage {
+  readonly name: string;
+  readonly platform: Platform;
+  /** File and line. */
+  readonly where: string;
+}
+
+/** Every image that any stage names; names of stages and `scratch` are none. @throws as {@link resolveStages}. */
+export function namedImages(dockerfile: Dockerfile, options: Omit<StageOptions, 'target'>): NamedImage[] {
+  return resolveAll(dockerfile, options).resolved.flatMap(({ stage, base, platform, sources }) => {
+    const where = `${dockerfile.file}:${stage.from.line}`;
+    return [base, ...sources.values()].flatMap((origin) =>
+      origin.kind === 'image' ? [{ name: origin.name, platform, where }] : [],
+    );
+  });
+}
+
+function resolveAll(
+  dockerfile: Dockerfile,
+  options: Omit<StageOptions, 'target'>,
+): { resolved: ResolvedStage[]; globals: Map<string, string> } {
+  const globals = globalArguments(dockerfile, options);
+  const platformNames = platformArguments(options.platform);
+  const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
+  const resolved = dockerfile.stages.map((stage) =>
+    resolveStage(dockerfile, stage, lookup, options.platform),
+  );
+  return { resolved, globals };
+}
+
+function globalArguments(dockerfile: Dockerfile, options: Omit<StageOptions, 'target'>): Map<string, string> {
   const globals = new Map<string, string>();
   const platformNames = platformArguments(options.platform);
   const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
@@ -121,7 +138,7 @@ function resolveStage(dockerfile: Dockerfile, stage: Stage, lookup: Lookup, want
   const platform =
     stage.from.platform === undefined
       ? wanted
-      : stagePlatform(expandAt(dockerfile, stage.from.line, stage.from.platform, lookup), where);
+      : parsePlatform(expandAt(dockerfile, stage.from.line, stage.from.platform, lookup));
   const sources = new Map<unknown, Origin>();
   for (const instruction of stage.instructions) {
     if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
@@ -137,18 +154,16 @@ function resolveStage(dockerfile: Dockerfile, stage: Stage, lookup: Lookup, want
   };
 }
 
-function stagePlatform(text: string, where: string): Platform {
-  const platform = parsePlatform(text);
-  if (!platformMatches(platform, hostPlatform()))
-    throw new BuildError(
-      `platform ${text} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
-      {
-        code: 'E_PLATFORM_UNSUPPORTED',
-        where,
-        remedy: 'Build on a machine of that platform.',
-      },
-    );
-  return platform;
+function requireOwnPlatform(dockerfile: Dockerfile, { stage, platform }: ResolvedStage): void {
+  if (platformMatches(platform, hostPlatform())) return;
+  throw new BuildError(
+    `platform ${formatPlatform(platform)} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
+    {
+      code: 'E_PLATFORM_UNSUPPORTED',
+      where: `${dockerfile.file}:${stage.from.line}`,
+      remedy: 'Build on a machine of that platform.',
+    },
+  );
 }
 
 function originOf(dockerfile: Dockerfile, stage: Stage, name: string): Origin {

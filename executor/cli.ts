@@ -1,6 +1,21 @@
 import { existsSync } from 'node:fs';
 import { basename, isAbsolute, join, resolve } from 'node:path';
-import { Command, Option } from 'commander';
+import { Command } from 'commander';
+import {
+  addFlags,
+  booleanFlag,
+  defaultCacheDirectory,
+  listFlag,
+  logFlag,
+  type LogFlags,
+  parseCommandLine,
+  parsePairs,
+  parseSeconds,
+  registryFlags,
+  type RegistryFlags,
+  registryOptions,
+  valueFlag,
+} from '../src/cli/index.ts';
 import { inferCacheRepository } from '../src/layercache/index.ts';
 import {
   formatPlatform,
@@ -10,24 +25,11 @@ import {
   platformMatches,
 } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import {
-  collect,
-  defaultCacheDirectory,
-  formatSeconds,
-  type LogFormat,
-  logFormats,
-  parseBoolean,
-  parseCommandLine,
-  parsePairs,
-  parseSeconds,
-  Progress,
-  reportTo,
-  UsageError,
-} from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, UsageError } from '../src/support/index.ts';
 import { build } from './build.ts';
 import type { BuildOptions } from './options.ts';
 
-interface Flags {
+interface Flags extends RegistryFlags, LogFlags {
   context: string;
   contextSubPath?: string;
   dockerfile: string;
@@ -36,7 +38,6 @@ interface Flags {
   buildArg: string[];
   label: string[];
   platform?: string;
-  push: boolean;
   noPush?: boolean;
   tarPath?: string;
   ociLayoutPath?: string;
@@ -50,11 +51,6 @@ interface Flags {
   cacheDir?: string;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
-  insecure: boolean;
-  insecureRegistry: string[];
-  skipTlsVerify: boolean;
-  skipTlsVerifyRegistry: string[];
-  logFormat: LogFormat;
 }
 
 const examples = `
@@ -82,69 +78,45 @@ export function runExecutor(argv: readonly string[], signal: AbortSignal): Promi
   return parseCommandLine(program, argv);
 }
 
-const boolean = (flag: string, description: string, fallback: boolean | undefined): Option => {
-  const option = new Option(`${flag} [boolean]`, description)
-    .argParser(parseBoolean)
-    .preset(true)
-    .env(environmentName(flag));
-  return fallback === undefined ? option : option.default(fallback);
-};
-const value = (flags: string, description: string): Option =>
-  new Option(flags, description).env(environmentName(flags));
-const environmentName = (flags: string): string =>
-  `KILN_${(/--([a-z-]+)/.exec(flags)?.[1] ?? '').replaceAll('-', '_').toUpperCase()}`;
-
 function addBuildFlags(command: Command): void {
-  const options = [
-    value('-c, --context <directory>', 'the build context').default('.'),
-    value('--context-sub-path <path>', 'build from this directory of the context'),
-    value('-f, --dockerfile <path>', 'the Dockerfile, in the context or anywhere').default('Dockerfile'),
-    value('-d, --destination <reference>', 'where to push the image; may be given several times')
-      .argParser(collect)
-      .default([]),
-    value('--target <stage>', 'build this stage and what it needs'),
-    value('--build-arg <name=value>', 'value of an ARG; may be given several times')
-      .argParser(collect)
-      .default([]),
-    value('--label <name=value>', 'label of the image; may be given several times')
-      .argParser(collect)
-      .default([]),
-    value('--platform <os/arch>', "the image's platform; this machine's only"),
-    boolean('--no-push', 'do not push to the destinations', undefined),
-    value('--tar-path <file>', 'also write the image as a tar file for docker load'),
-    value('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
-    value('--digest-file <file>', 'write the digest of the image to a file'),
-    boolean('--cache', 'reuse and store the layers of steps', undefined),
-    value(
+  addFlags(command, [
+    valueFlag('-c, --context <directory>', 'the build context').default('.'),
+    valueFlag('--context-sub-path <path>', 'build from this directory of the context'),
+    valueFlag('-f, --dockerfile <path>', 'the Dockerfile, in the context or anywhere').default('Dockerfile'),
+    listFlag('-d, --destination <reference>', 'where to push the image'),
+    valueFlag('--target <stage>', 'build this stage and what it needs'),
+    listFlag('--build-arg <name=value>', 'value of an ARG'),
+    listFlag('--label <name=value>', 'label of the image'),
+    valueFlag('--platform <os/arch>', "the image's platform; this machine's only"),
+    booleanFlag('--no-push', 'do not push to the destinations'),
+    valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
+    valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
+    valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
+    booleanFlag('--cache', 'reuse and store the layers of steps'),
+    valueFlag(
       '--cache-repo <repository>',
       'where layers are kept: a repository, or oci:DIR (default: <destination>/cache)',
     ),
-    value('--cache-ttl <duration>', 'layers older than this are made again')
+    valueFlag('--cache-ttl <duration>', 'layers older than this are made again')
       .argParser(parseSeconds)
       .default(336 * 3600, '336h'),
-    boolean('--cache-run-layers', 'cache RUN steps', true),
-    boolean('--cache-copy-layers', 'cache COPY and ADD steps', true),
-    boolean('--no-push-cache', 'read the layer cache but store nothing', undefined),
-    value(
+    booleanFlag('--cache-run-layers', 'cache RUN steps', true),
+    booleanFlag('--cache-copy-layers', 'cache COPY and ADD steps', true),
+    booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
+    valueFlag(
       '--cache-dir <directory>',
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
     ),
-    value('--scratch-dir <directory>', 'where the build keeps its own files (default: on the cache volume)'),
-    value('--compression <format>', 'compression of new layers').choices(['gzip', 'zstd']).default('gzip'),
-    boolean('--insecure', 'speak plain HTTP to all registries', false),
-    value('--insecure-registry <host>', 'speak plain HTTP to this registry; may be given several times')
-      .argParser(collect)
-      .default([]),
-    boolean('--skip-tls-verify', 'accept any certificate', false),
-    value(
-      '--skip-tls-verify-registry <host>',
-      'accept any certificate of this registry; may be given several times',
-    )
-      .argParser(collect)
-      .default([]),
-    value('--log-format <format>', 'how progress is told').choices(logFormats).default('text'),
-  ];
-  for (const option of options) command.addOption(option);
+    valueFlag(
+      '--scratch-dir <directory>',
+      'where the build keeps its own files (default: on the cache volume)',
+    ),
+    valueFlag('--compression <format>', 'compression of new layers')
+      .choices(['gzip', 'zstd'])
+      .default('gzip'),
+    ...registryFlags(),
+    logFlag(),
+  ]);
 }
 
 async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
@@ -152,13 +124,7 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
   const options = buildOptions(flags);
   const progress = new Progress();
   using _reporter = reportTo(progress, flags.logFormat);
-  await using client = new RegistryClient({
-    insecure: flags.insecure,
-    insecureRegistries: new Set(flags.insecureRegistry),
-    skipTlsVerify: flags.skipTlsVerify,
-    skipTlsVerifyRegistries: new Set(flags.skipTlsVerifyRegistry),
-    progress,
-  });
+  await using client = new RegistryClient(registryOptions(flags, progress));
   const onFirstRun = (): void => {
     // Since the process began, loading included.
     const milliseconds = Math.round(performance.now());

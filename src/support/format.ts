@@ -47,3 +47,8 @@ export function formatTable(header: readonly string[], rows: readonly (readonly 
       .join('   ');
   return [header, ...rows].map(line).join('\n') + '\n';
 }
+
+/** Cuts digests in a text to the twelve digits that people compare. */
+export function shortenDigests(text: string): string {
+  return text.replace(/sha256:([0-9a-f]{12})[0-9a-f]{52}/g, 'sha256:$1');
+}

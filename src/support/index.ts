@@ -8,4 +8,3 @@ export * from './reporters.ts';
 export * from './single-flight.ts';
 export * from './temporary.ts';
 export * from './worker.ts';
-export * from './cli.ts';

@@ -1,5 +1,5 @@
 import type { ProgressEvent, ProgressListener } from './events.ts';
-import { formatBytes, formatSeconds } from './format.ts';
+import { formatBytes, formatSeconds, shortenDigests } from './format.ts';
 
 /** Cuts a stream of output into lines; what a step prints is passed on byte for byte. */
 export class LineSplitter {
@@ -35,6 +35,9 @@ export class LineSplitter {
   }
 }
 
+/** Bytes below which a transfer, such as that of a manifest, is not worth a line. */
+const smallTransfer = 65536;
+
 /** One line for an event, or undefined when plain output leaves it out. */
 export function describeEvent(event: ProgressEvent): string | undefined {
   switch (event.type) {
@@ -46,7 +49,9 @@ export function describeEvent(event: ProgressEvent): string | undefined {
     case 'step-end':
       return describeStepEnd(event);
     case 'transfer':
-      return event.done && event.bytes > 0 ? `${event.label} ${formatBytes(event.bytes)}` : undefined;
+      return event.done && event.bytes >= smallTransfer
+        ? `${shortenDigests(event.label)} ${formatBytes(event.bytes)}`
+        : undefined;
     case 'result':
       return event.message;
     case 'cache':

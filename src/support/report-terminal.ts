@@ -1,5 +1,5 @@
 import type { ProgressListener } from './events.ts';
-import { formatBytes, formatSeconds } from './format.ts';
+import { formatBytes, formatSeconds, shortenDigests } from './format.ts';
 import { plainReporter } from './report-plain.ts';
 
 /** The part of a terminal that the reporter needs. */
@@ -98,7 +98,7 @@ function renderLine(line: LiveLine, width: number): string {
   const right = line.bytes > 0 ? ` ${formatBytes(line.bytes)}${total}${rate}` : ` ${formatSeconds(seconds)}`;
   // Control characters of a Dockerfile must not reach the terminal.
   // eslint-disable-next-line no-control-regex
-  const label = line.label.replace(/[\x00-\x1f\x7f]/g, ' ');
+  const label = shortenDigests(line.label).replace(/[\x00-\x1f\x7f]/g, ' ');
   const room = Math.max(5, width - right.length);
   return (label.length > room ? `${label.slice(0, room - 1)}…` : label.padEnd(room)) + right;
 }

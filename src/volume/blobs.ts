@@ -186,7 +186,6 @@ export async function appendStream(
   hash: { update(data: Uint8Array): unknown },
   limit: number,
   signal?: AbortSignal,
-  onBytes?: (bytes: number) => void,
 ): Promise<number> {
   let total = 0;
   for await (const chunk of content) {
@@ -195,7 +194,6 @@ export async function appendStream(
     if (total > limit) break;
     hash.update(chunk);
     await writeFully(handle, chunk);
-    onBytes?.(chunk.byteLength);
   }
   signal?.throwIfAborted();
   return total;

@@ -3,14 +3,9 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { type Descriptor, digestHex } from '../oci/index.ts';
-import { type Progress, systemErrorCode } from '../support/index.ts';
+import { systemErrorCode } from '../support/index.ts';
 import { type BlobDirectory, appendStream, corrupt } from './blobs.ts';
 import { FileLock } from './file-lock.ts';
-
-export interface DownloadOptions {
-  readonly signal?: AbortSignal | undefined;
-  readonly progress?: Progress | undefined;
-}
 
 /** Where a blob comes from: opens its content from byte `offset` on. */
 export type BlobSource = (offset: number, signal: AbortSignal | undefined) => Promise<Readable>;
@@ -26,17 +21,17 @@ export async function downloadBlob(
   blobs: BlobDirectory,
   descriptor: Descriptor,
   source: BlobSource,
-  options: DownloadOptions,
+  signal: AbortSignal | undefined,
 ): Promise<number> {
-  await using _lock = await FileLock.acquire(blobs.lockPath(descriptor.digest), options.signal);
+  await using _lock = await FileLock.acquire(blobs.lockPath(descriptor.digest), signal);
   if (await blobs.has(descriptor)) return 0;
   const partial = join(blobs.ingestDirectory, `${digestHex(descriptor.digest)}.partial`);
-  const attempt = await fillPartial(blobs, descriptor, partial, source, options);
+  const attempt = await fillPartial(blobs, descriptor, partial, source, signal);
   if (attempt.complete) return attempt.fetched;
   await rm(partial, { force: true });
   // What an earlier process left may be damaged, for instance by a power failure: once more, from the start.
   if (attempt.resumed) {
-    const again = await fillPartial(blobs, descriptor, partial, source, options);
+    const again = await fillPartial(blobs, descriptor, partial, source, signal);
     if (again.complete) return attempt.fetched + again.fetched;
     await rm(partial, { force: true });
   }
@@ -55,24 +50,16 @@ async function fillPartial(
   descriptor: Descriptor,
   partial: string,
   source: BlobSource,
-  { signal, progress }: DownloadOptions,
+  signal: AbortSignal | undefined,
 ): Promise<Attempt> {
   await using handle = await open(partial, 'a+', 0o600);
   const hash = createHash('sha256');
   const offset = await hashPrefix(handle, hash, descriptor.size, signal);
-  const transfer = startTransfer(descriptor, offset, progress);
   let fetched = 0;
   try {
     if (offset < descriptor.size) {
       const content = await source(offset, signal);
-      fetched = await appendStream(
-        handle,
-        content,
-        hash,
-        descriptor.size - offset,
-        signal,
-        transfer.advance.bind(transfer),
-      );
+      fetched = await appendStream(handle, content, hash, descriptor.size - offset, signal);
     }
     const complete =
       offset + fetched === descriptor.size && hash.digest('hex') === digestHex(descriptor.digest);
@@ -82,8 +69,6 @@ async function fillPartial(
     // The source found at the end that what it sent was wrong: nothing of it may be resumed.
     if (systemErrorCode(error) !== 'E_BLOB_CORRUPT') throw error;
     return { complete: false, resumed: offset > 0, fetched };
-  } finally {
-    transfer.end();
   }
 }
 
@@ -106,34 +91,4 @@ async function hashPrefix(
     hash.update(buffer.subarray(0, bytesRead));
     position += bytesRead;
   }
-}
-
-/** Progress events at most every 100 ms. */
-function startTransfer(
-  descriptor: Descriptor,
-  offset: number,
-  progress: Progress | undefined,
-): { advance(bytes: number): void; end(): void } {
-  let bytes = offset;
-  let last = 0;
-  const emit = (done: boolean): void =>
-    progress?.emit({
-      type: 'transfer',
-      id: `pull ${descriptor.digest}`,
-      direction: 'pull',
-      label: descriptor.digest,
-      bytes,
-      total: descriptor.size,
-      done,
-    });
-  return {
-    advance(added: number): void {
-      bytes += added;
-      const now = performance.now();
-      if (now - last < 100) return;
-      last = now;
-      emit(false);
-    },
-    end: () => emit(true),
-  };
 }

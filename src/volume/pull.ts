@@ -11,7 +11,7 @@ import {
   formatReference,
   referenceTarget,
 } from '../oci/index.ts';
-import { EnvironmentError, KilnError, type Progress, systemErrorCode } from '../support/index.ts';
+import { EnvironmentError, KilnError, systemErrorCode } from '../support/index.ts';
 import { downloadBlob } from './download.ts';
 import { type StoredImage, type VolumeParts, layersOf, requireDiffIDs } from './images.ts';
 import { Lease, LeaseSet } from './leases.ts';
@@ -36,7 +36,6 @@ export interface PullResult {
 /** What a pull needs of the volume. */
 export interface PullTarget extends VolumeParts {
   readonly unpacker: Unpacker;
-  readonly progress: Progress | undefined;
   find(reference: Reference, platform: Platform): Promise<StoredImage | undefined>;
   /** True when the stored image is what `target` names: that manifest, or one chosen from that index. */
   isTarget(image: StoredImage, target: Digest): Promise<boolean>;
@@ -159,10 +158,7 @@ class Transfer implements AsyncDisposable {
       if (lease !== undefined && (await blobs.has(descriptor))) return fetched;
       const source = (offset: number, signal: AbortSignal | undefined): ReturnType<Repository['openBlob']> =>
         this.#repository.openBlob(descriptor, signal, offset);
-      const bytes = await downloadBlob(blobs, descriptor, source, {
-        signal: this.#signal,
-        progress: this.#target.progress,
-      });
+      const bytes = await downloadBlob(blobs, descriptor, source, this.#signal);
       fetched += bytes;
       this.fetched += bytes;
     }

@@ -235,7 +235,6 @@ export class Volume implements AsyncDisposable {
     return {
       ...this.#parts(),
       unpacker: this.#unpacker,
-      progress: this.#progress,
       find: (reference, platform) => this.find(reference, platform),
       isTarget: (image, target) => this.isCurrent(image, target),
       markChecked: (image, platform) => this.#markChecked(image, platform),

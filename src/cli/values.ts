@@ -1,25 +1,4 @@
-import type { Command } from 'commander';
-import { UsageError } from './errors.ts';
-import { type ExitCode } from './main.ts';
-
-/** Parses a command line; what commander finds wrong is a {@link UsageError}, its help and version are no error. */
-export async function parseCommandLine(program: Command, argv: readonly string[]): Promise<ExitCode> {
-  const { CommanderError } = await import('commander');
-  configure(program);
-  try {
-    await program.parseAsync(argv, { from: 'user' });
-    return 0;
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    if (error.exitCode === 0) return 0;
-    throw new UsageError(error.message.replace(/^error: /, ''), { remedy: `See ${program.name()} --help.` });
-  }
-}
-
-function configure(command: Command): void {
-  command.exitOverride().configureOutput({ outputError: () => undefined });
-  for (const child of command.commands) configure(child);
-}
+import { UsageError } from '../support/index.ts';
 
 /** For options that may be given several times. */
 export function collect(value: string, previous: readonly string[] = []): string[] {

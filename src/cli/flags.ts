@@ -1,0 +1,53 @@
+import { type Command, Option } from 'commander';
+import { type LogFormat, logFormats } from '../support/index.ts';
+import { collect, parseBoolean } from './values.ts';
+
+/** `--cache`, `--cache=false` and `KILN_CACHE=true` alike. @param fallback undefined: not said. */
+export function booleanFlag(flag: string, description: string, fallback?: boolean): Option {
+  const option = new Option(`${flag} [boolean]`, description)
+    .argParser(parseBoolean)
+    .preset(true)
+    .env(environmentName(flag));
+  // kaniko's --no-push is a flag of its own, not the negation of a --push.
+  option.negate = false;
+  return fallback === undefined ? option : option.default(fallback);
+}
+
+/** A flag with a value, which `KILN_<FLAG>` may give too. */
+export function valueFlag(flags: string, description: string): Option {
+  return new Option(flags, description).env(environmentName(flags));
+}
+
+/** A flag with a value that may be given several times. */
+export function listFlag(flags: string, description: string): Option {
+  return valueFlag(flags, `${description}; may be given several times`).argParser(collect).default([]);
+}
+
+/** Formats of lists. */
+export const outputFormats = ['table', 'json'] as const;
+export type OutputFormat = (typeof outputFormats)[number];
+
+export interface OutputFlags {
+  readonly output: OutputFormat;
+}
+
+export function outputFlag(): Option {
+  return valueFlag('-o, --output <format>', 'how lists are written').choices(outputFormats).default('table');
+}
+
+export interface LogFlags {
+  readonly logFormat: LogFormat;
+}
+
+export function logFlag(): Option {
+  return valueFlag('--log-format <format>', 'how progress is told').choices(logFormats).default('text');
+}
+
+export function addFlags(command: Command, flags: readonly Option[]): Command {
+  for (const flag of flags) command.addOption(flag);
+  return command;
+}
+
+function environmentName(flags: string): string {
+  return `KILN_${(/--([a-z-]+)/.exec(flags)?.[1] ?? '').replaceAll('-', '_').toUpperCase()}`;
+}

@@ -1,0 +1,205 @@
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { Command, InvalidArgumentError, type Option } from 'commander';
+import {
+  addFlags,
+  booleanFlag,
+  defaultCacheDirectory,
+  listFlag,
+  logFlag,
+  type LogFlags,
+  outputFlag,
+  type OutputFlags,
+  parseCommandLine,
+  parsePairs,
+  parseSeconds,
+  registryFlags,
+  type RegistryFlags,
+  registryOptions,
+  valueFlag,
+} from '../src/cli/index.ts';
+import { hostPlatform, parsePlatform, parseReference } from '../src/oci/index.ts';
+import { RegistryClient } from '../src/registry/index.ts';
+import {
+  describeError,
+  exitCodeOf,
+  formatBytes,
+  formatSeconds,
+  Progress,
+  reportTo,
+  UsageError,
+} from '../src/support/index.ts';
+import { Volume } from '../src/volume/index.ts';
+import { collectRequests } from './requests.ts';
+import { imageDetails, imageTable, usageTable } from './tables.ts';
+import { warmImages, type WarmResult } from './warm.ts';
+
+interface VolumeFlags {
+  readonly cacheDir?: string;
+}
+
+interface OnceFlags extends VolumeFlags, RegistryFlags, LogFlags, OutputFlags {
+  readonly image: readonly string[];
+  readonly dockerfile: readonly string[];
+  readonly buildArg: readonly string[];
+  readonly platform: readonly string[];
+  readonly cacheTtl: number;
+  readonly concurrency: number;
+  readonly downloadOnly: boolean;
+}
+
+type ListFlags = VolumeFlags & OutputFlags;
+
+const partlyDone = 3;
+
+const examples = `
+Examples:
+  warmer --cache-dir /cache --image debian:bookworm --image node:24
+  warmer --cache-dir /cache --dockerfile Dockerfile --build-arg VERSION=1.2
+  warmer ls --cache-dir /cache -o json
+  warmer inspect debian:bookworm
+
+Exit codes: 0 all done, 1 failed, 2 usage, 3 some images are warm and others failed, or the environment
+is at fault, 4 registry, 130 and 143 for signals.`;
+
+/** Runs the warmer's command line. @returns the exit code. */
+export async function runWarmer(argv: readonly string[], signal: AbortSignal): Promise<number> {
+  let exitCode = 0;
+  const program = new Command('warmer')
+    .description('Keeps base images ready on a cache volume that builds mount.')
+    .version('0.1.0')
+    .addHelpText('after', examples);
+  const once = program
+    .command('once', { isDefault: true })
+    .description('bring images onto the volume and end (the default command)')
+    .allowExcessArguments(false)
+    .addHelpText('after', examples)
+    .action(async (flags: OnceFlags) => {
+      exitCode = await warmOnce(flags, signal);
+    });
+  addFlags(once, onceFlags());
+  const list = (name: string, description: string): Command =>
+    addFlags(program.command(name).description(description), [cacheDirFlag(), outputFlag()]);
+  list('ls', 'list the images on the volume').action(listImages);
+  list('du', 'show what the volume holds and how much space it takes').action(showUsage);
+  list('inspect', 'show an image on the volume with its layers')
+    .argument('<image>', 'the reference of the image')
+    .action(inspectImage);
+  await parseCommandLine(program, argv);
+  return exitCode;
+}
+
+function cacheDirFlag(): Option {
+  return valueFlag(
+    '-c, --cache-dir <directory>',
+    "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
+  );
+}
+
+function onceFlags(): Option[] {
+  return [
+    cacheDirFlag(),
+    listFlag('-i, --image <reference>', 'an image to warm'),
+    listFlag('-d, --dockerfile <path>', 'warm every image that this Dockerfile names'),
+    listFlag('--build-arg <name=value>', 'value of an ARG of the Dockerfiles'),
+    listFlag('--platform <os/arch>', "a platform to warm (default: this machine's)"),
+    valueFlag('--cache-ttl <duration>', 'do not ask again for tags that were confirmed less than this ago')
+      .argParser(parseSeconds)
+      .default(0, '0s'),
+    valueFlag('--concurrency <number>', 'images at the same time').argParser(parseCount).default(4),
+    booleanFlag('--download-only', 'do not unpack the layers', false),
+    ...registryFlags(),
+    outputFlag(),
+    logFlag(),
+  ];
+}
+
+function parseCount(text: string): number {
+  if (!/^[1-9][0-9]{0,3}$/.test(text)) throw new InvalidArgumentError('It must be a number from 1 on.');
+  return Number(text);
+}
+
+async function warmOnce(flags: OnceFlags, signal: AbortSignal): Promise<number> {
+  const requests = await collectRequests({
+    images: flags.image,
+    dockerfiles: flags.dockerfile,
+    buildArguments: parsePairs(flags.buildArg, 'build-arg'),
+    platforms: flags.platform.length === 0 ? [hostPlatform()] : flags.platform.map(parsePlatform),
+  });
+  if (requests.length === 0)
+    throw new UsageError('there is nothing to warm', {
+      code: 'E_NOTHING_TO_WARM',
+      remedy: 'Name images with --image, or a Dockerfile with --dockerfile.',
+    });
+  const progress = new Progress();
+  using _reporter = reportTo(progress, flags.logFormat);
+  await using client = new RegistryClient(registryOptions(flags, progress));
+  await using volume = await Volume.open(volumeDirectory(flags), { access: 'read-write', progress });
+  const results: WarmResult[] = [];
+  const failures: unknown[] = [];
+  const onResult = (result: WarmResult, cause?: unknown): void => {
+    results.push(result);
+    if (cause !== undefined) failures.push(cause);
+    if (flags.output === 'table') process.stdout.write(`${describeResult(result)}\n`);
+    if (cause !== undefined) process.stderr.write(`${describeError(cause)}\n`);
+  };
+  const { concurrency, cacheTtl: maxAgeSeconds, downloadOnly } = flags;
+  await warmImages(
+    volume,
+    client,
+    requests,
+    { concurrency, maxAgeSeconds, unpack: !downloadOnly, signal },
+    onResult,
+  );
+  if (flags.output === 'json') writeJson(results);
+  if (failures.length === 0) return 0;
+  return failures.length < requests.length ? partlyDone : exitCodeOf(failures[0]);
+}
+
+function describeResult({ reference, platform, outcome, bytes, seconds }: WarmResult): string {
+  const detail = outcome === 'pulled' ? ` ${formatBytes(bytes)} in ${formatSeconds(seconds)}` : '';
+  return `${outcome} ${reference} (${platform})${detail}`;
+}
+
+async function listImages(flags: ListFlags): Promise<void> {
+  await using volume = await openForReading(flags);
+  const images = await volume.images();
+  if (flags.output === 'json') writeJson(images);
+  else process.stdout.write(imageTable(images));
+}
+
+async function showUsage(flags: ListFlags): Promise<void> {
+  await using volume = await openForReading(flags);
+  const usage = await volume.usage();
+  if (flags.output === 'json') writeJson(usage);
+  else process.stdout.write(usageTable(usage));
+}
+
+async function inspectImage(name: string, flags: ListFlags): Promise<void> {
+  const reference = parseReference(name);
+  await using volume = await openForReading(flags);
+  const images = await volume.inspect(reference);
+  if (images.length === 0)
+    throw new UsageError(`${name} is not on the volume`, {
+      code: 'E_IMAGE_NOT_WARM',
+      where: volume.directory,
+      remedy: 'See warmer ls; warm it with warmer --image.',
+    });
+  if (flags.output === 'json')
+    writeJson(
+      images.map(({ image, ...details }) => ({ ...details, manifest: image.manifest, config: image.config })),
+    );
+  else process.stdout.write(images.map(imageDetails).join('\n'));
+}
+
+function openForReading(flags: VolumeFlags): Promise<Volume> {
+  return Volume.open(volumeDirectory(flags), { access: 'read-only' });
+}
+
+function volumeDirectory(flags: VolumeFlags): string {
+  return resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
+}
+
+function writeJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
+}

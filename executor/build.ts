@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
-import { formatReference, type HistoryEntry } from '../src/oci/index.ts';
+import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import type { Progress } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
@@ -10,6 +10,7 @@ import { parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
 import { OverlayIsolation } from './isolation/index.ts';
+import { historyOf, newest } from './history.ts';
 import type { BuildOptions } from './options.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { BuildSession } from './session.ts';
@@ -160,42 +161,15 @@ async function assemble(
     .map((layer) => session.placedEverywhere(layer));
   const { state } = target.interpreted;
   for (const [name, value] of options.labels) state.labels.set(name, value);
-  const created = new Date();
+  const history = await historyOf(target, result, (stage) => session.stage(stage));
   return assembleImage({
     platform: options.platform,
     config: state.containerConfig(),
     author: state.author,
-    history: await historyOf(target, result, session, created),
+    history,
     layers,
-    created,
+    created: newest(history),
   });
-}
-
-/** The history of the base, and then one entry for every instruction of the stages it went through. */
-async function historyOf(
-  stage: PlannedStage,
-  result: StageResult,
-  session: BuildSession,
-  created: Date,
-): Promise<HistoryEntry[]> {
-  const history: HistoryEntry[] = [];
-  const { base } = stage;
-  if (base.kind === 'image')
-    history.push(...(base.image.config.history ?? missingHistory(base.image.layers.length)));
-  if (base.kind === 'stage')
-    history.push(...(await historyOf(base.stage, await session.stage(base.stage), session, created)));
-  let step = 0;
-  for (const item of stage.interpreted.items) {
-    const entry = item.kind === 'step' ? item.step.history : item.history;
-    const empty = item.kind === 'metadata' || (await result.stepLayers[step++]) === undefined;
-    history.push({ created: created.toISOString(), ...entry, ...(empty ? { empty_layer: true } : {}) });
-  }
-  return history;
-}
-
-/** Every layer has an entry, also those of a base that tells nothing of how it was made. */
-function missingHistory(layers: number): HistoryEntry[] {
-  return Array.from({ length: layers }, () => ({ created_by: 'layer of the base image' }));
 }
 
 async function exportImage(

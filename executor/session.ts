@@ -129,6 +129,7 @@ export class BuildSession implements AsyncDisposable {
     return base.image.layers.map((layer) => ({
       placed: Promise.resolve({ layer, origins: [base.image.origin], base: base.image }),
       directory: undefined,
+      created: undefined,
     }));
   }
 
@@ -206,6 +207,7 @@ export class BuildSession implements AsyncDisposable {
     step: PlannedStep,
     parentChainID: ChainID | null,
     layer: Layer | undefined,
+    created: Date,
     options: { readonly contentKnown?: boolean } = {},
   ): void {
     const { cache, cachePush } = this.#parts;
@@ -217,6 +219,7 @@ export class BuildSession implements AsyncDisposable {
         {
           key: stepKey(definition),
           parentChainID,
+          created,
           createdBy: step.text,
           description: describeKey(definition),
         },

@@ -16,13 +16,21 @@ export interface StackedLayer {
   readonly placed: Promise<PlacedLayer | undefined>;
   /** The upper directory of a step that ran here. */
   readonly directory: string | undefined;
+  /** When its step ran, also when that was in another build; undefined for layers of a base. */
+  readonly created: Date | undefined;
 }
 
-/** A stage's layers, lowest first, and for each of its steps the layer it made. */
+/** A result of the cache that a step takes over. */
+interface Reused {
+  readonly placed: PlacedLayer | undefined;
+  readonly created: Date;
+}
+
+/** A stage's layers, lowest first. */
 export interface StageResult {
   readonly stack: readonly StackedLayer[];
-  /** By step, in order: the layer it made or reused. */
-  readonly stepLayers: readonly Promise<PlacedLayer | undefined>[];
+  /** What its own steps made or reused, in order. */
+  readonly steps: readonly StackedLayer[];
 }
 
 type CopyOperation = Extract<Operation, { kind: 'copy' }>;
@@ -42,7 +50,7 @@ export class StageBuilder {
   readonly #session: BuildSession;
   readonly #stage: PlannedStage;
   readonly #stack: StackedLayer[] = [];
-  readonly #stepLayers: Promise<PlacedLayer | undefined>[] = [];
+  readonly #made: StackedLayer[] = [];
   #rootfs: Rootfs | undefined;
 
   constructor(session: BuildSession, stage: PlannedStage) {
@@ -57,12 +65,12 @@ export class StageBuilder {
       for (const step of this.#stage.steps) {
         const layer = await this.#perform(step);
         this.#stack.push(layer);
-        this.#stepLayers.push(layer.placed);
+        this.#made.push(layer);
       }
     } finally {
       await this.#rootfs?.[Symbol.asyncDispose]();
     }
-    return { stack: this.#stack, stepLayers: this.#stepLayers };
+    return { stack: this.#stack, steps: this.#made };
   }
 
   /** Starts the stages that a step which cannot hit copies from, so that they run beside this one. */
@@ -96,10 +104,7 @@ export class StageBuilder {
   }
 
   /** The layer of a hit, when it was made on exactly the rootfs that this build has here. */
-  async #reuse(
-    step: PlannedStep,
-    result: LookupResult | undefined,
-  ): Promise<{ placed: PlacedLayer | undefined } | undefined> {
+  async #reuse(step: PlannedStep, result: LookupResult | undefined): Promise<Reused | undefined> {
     if (result === undefined || step.key === undefined) return undefined;
     const tell = (outcome: Parameters<typeof this.tellLookup>[1], detail?: string): void =>
       this.tellLookup(step, outcome, detail);
@@ -116,6 +121,7 @@ export class StageBuilder {
     const origin = this.#session.cache?.origin;
     return {
       placed: layer === undefined ? undefined : { layer, origins: origin === undefined ? [] : [origin] },
+      created: result.entry.created,
     };
   }
 
@@ -134,7 +140,7 @@ export class StageBuilder {
     });
   }
 
-  #cached(step: PlannedStep, reused: { placed: PlacedLayer | undefined }, seconds: number): StackedLayer {
+  #cached(step: PlannedStep, reused: Reused, seconds: number): StackedLayer {
     const size = reused.placed?.layer.size;
     this.#session.progress.emit({
       type: 'step-end',
@@ -147,14 +153,11 @@ export class StageBuilder {
     const open = this.#rootfs;
     this.#rootfs = undefined;
     if (open !== undefined) this.#session.background(Promise.resolve(open[Symbol.asyncDispose]()));
-    return { placed: Promise.resolve(reused.placed), directory: undefined };
+    return { placed: Promise.resolve(reused.placed), directory: undefined, created: reused.created };
   }
 
   /** A copy from a stage may have been made from another build of it that gave the same files. */
-  async #reuseByContent(
-    step: PlannedStep,
-    operation: CopyOperation,
-  ): Promise<{ placed: PlacedLayer | undefined } | undefined> {
+  async #reuseByContent(step: PlannedStep, operation: CopyOperation): Promise<Reused | undefined> {
     const { cache } = this.#session;
     if (
       cache === undefined ||
@@ -182,7 +185,7 @@ export class StageBuilder {
     const reused = await this.#reuse(step, result);
     // Next time the first key finds it, before the source stage exists.
     if (reused !== undefined)
-      this.#session.storeInCache(step, await chainOf(this.#stack), reused.placed?.layer, {
+      this.#session.storeInCache(step, await chainOf(this.#stack), reused.placed?.layer, reused.created, {
         contentKnown: true,
       });
     return reused;
@@ -267,6 +270,7 @@ export class StageBuilder {
     const rootfs = await this.#openRootfs();
     const sealed = await rootfs.seal();
     const below = [...this.#stack];
+    const created = new Date();
     const placed = this.#session.writing(async () => {
       const output = this.#session.scratchFile();
       const facts = await writeLayer(
@@ -282,9 +286,9 @@ export class StageBuilder {
         throw error;
       });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
-      this.#session.storeInCache(step, await chainOf(below), layer);
+      this.#session.storeInCache(step, await chainOf(below), layer, created);
       return layer === undefined ? undefined : { layer, origins: [] };
     });
-    return { placed, directory: sealed.upper };
+    return { placed, directory: sealed.upper, created };
   }
 }

@@ -15,7 +15,7 @@ export interface LookupOptions {
 }
 
 /** A step's result about to be stored. */
-export type NewEntry = Omit<CacheEntry, 'created' | 'creator' | 'layer'>;
+export type NewEntry = Omit<CacheEntry, 'creator' | 'layer'>;
 
 /** Where results of steps are kept: a repository of a registry, or an OCI layout. */
 export interface LayerCache {

@@ -58,7 +58,6 @@ export class LayoutCache implements LayerCache {
     const encoded = encodeEntry({
       ...entry,
       layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
-      created: new Date(),
       creator: this.#creator,
     });
     await layout.blobs.ingest(encoded.config, Readable.from([encoded.configBytes]), signal);

@@ -53,7 +53,6 @@ export class RegistryCache implements LayerCache {
     const encoded = encodeEntry({
       ...entry,
       layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
-      created: new Date(),
       creator: this.#creator,
     });
     await Promise.all([

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Readable } from 'node:stream';
-import type { Agent, Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import { isAbortError, KilnError, messageOf, systemErrorCode } from '../support/index.ts';
+import type { Agents } from './agents.ts';
 import { parseErrors, RegistryError, unreachable } from './errors.ts';
 
 export interface HttpRequest {
@@ -32,7 +33,7 @@ const transientStatuses = new Set([408, 429, 500, 502, 503, 504]);
 /** Sends single HTTP requests, trying again what makes sense to try again: cut connections, 429, 5xx. */
 export class Transport implements AsyncDisposable {
   readonly #options: TransportOptions;
-  #agents: Promise<{ readonly verifying: Agent; readonly trusting: Agent }> | undefined;
+  #agents: Promise<Agents> | undefined;
 
   constructor(options: TransportOptions) {
     this.#options = options;
@@ -71,7 +72,7 @@ export class Transport implements AsyncDisposable {
   }
 
   async #once(request: HttpRequest): Promise<HttpResponse> {
-    this.#agents ??= loadAgents();
+    this.#agents ??= import('./agents.ts').then(({ createAgents }) => createAgents());
     const agents = await this.#agents;
     const body = await request.body?.();
     const agent = this.#options.skipVerify(request.url.host) ? agents.trusting : agents.verifying;
@@ -89,15 +90,6 @@ export class Transport implements AsyncDisposable {
     });
     return { status: statusCode, headers, body: responseBody };
   }
-}
-
-async function loadAgents(): Promise<{ verifying: Agent; trusting: Agent }> {
-  const { Agent: UndiciAgent } = await import('undici');
-  const options = { connections: 16, headersTimeout: 60_000, bodyTimeout: 120_000, keepAliveTimeout: 30_000 };
-  return {
-    verifying: new UndiciAgent({ ...options, connect: { timeout: 15_000 } }),
-    trusting: new UndiciAgent({ ...options, connect: { timeout: 15_000, rejectUnauthorized: false } }),
-  };
 }
 
 /** Connection failures that another attempt may not meet; a wrong name or certificate stays wrong. */

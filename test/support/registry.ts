@@ -13,9 +13,9 @@ export interface TestRegistry extends AsyncDisposable {
   readonly host: string;
   /** Where it keeps its files. */
   readonly storage: string;
-  /** What it was asked, `METHOD path status`, in order. */
-  accessLog(): string[];
-  clearLog(): void;
+  /** What it was asked since the log was cleared, `METHOD path status`, in order. Everything answered so far is in it. */
+  accessLog(): Promise<string[]>;
+  clearLog(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -74,6 +74,13 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
   });
   child.stderr.resume();
   await waitFor(`http://127.0.0.1:${port}/v2/`, child);
+  let markers = 0;
+  // The log comes through a pipe, after the answers: a request of our own shows that all before it is there.
+  const flush = async (): Promise<void> => {
+    const marker = `/v2/?marker=${++markers}`;
+    await fetch(`http://127.0.0.1:${port}${marker}`);
+    while (!lines.some((line) => line.startsWith(`GET ${marker} `))) await sleep(5);
+  };
   const stop = async (): Promise<void> => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     const ended = new Promise((resolve) => child.once('exit', resolve));
@@ -83,8 +90,12 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
   return {
     host: `127.0.0.1:${port}`,
     storage: join(directory, 'storage'),
-    accessLog: () => [...lines],
-    clearLog: () => {
+    accessLog: async () => {
+      await flush();
+      return lines.filter((line) => !line.includes('?marker='));
+    },
+    clearLog: async () => {
+      await flush();
       lines = [];
     },
     stop,

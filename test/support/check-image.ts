@@ -1,0 +1,72 @@
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+interface RuntimeConfig {
+  process: { terminal: boolean; args: string[] };
+  linux: { namespaces: { type: string }[]; resources?: unknown };
+}
+
+/** Copies an image out of a registry with skopeo and unpacks it with umoci. Returns the bundle's directory. */
+export function unpackWithOtherTools(scratch: string, reference: string): string {
+  const name = randomBytes(6).toString('hex');
+  const layout = join(scratch, `layout-${name}`);
+  execFileSync(
+    'skopeo',
+    ['copy', '--quiet', '--src-tls-verify=false', `docker://${reference}`, `oci:${layout}:image`],
+    {
+      stdio: 'pipe',
+    },
+  );
+  return unpackLayout(scratch, `${layout}:image`);
+}
+
+/** Unpacks `DIR:NAME` with umoci. Returns the bundle's directory, with its tree in `rootfs`. */
+export function unpackLayout(scratch: string, image: string): string {
+  const bundle = join(scratch, `bundle-${randomBytes(6).toString('hex')}`);
+  execFileSync('umoci', ['unpack', '--image', image, bundle], { stdio: 'pipe' });
+  return bundle;
+}
+
+/** Runs a command, or the image's own, in an unpacked bundle with runc. Returns what it printed. */
+export function runWithRunc(bundle: string, args?: readonly string[]): string {
+  const path = join(bundle, 'config.json');
+  const config = JSON.parse(readFileSync(path, 'utf8')) as RuntimeConfig;
+  config.process.terminal = false;
+  if (args !== undefined) config.process.args = [...args];
+  config.linux.namespaces = config.linux.namespaces.filter(({ type }) => type !== 'cgroup');
+  delete config.linux.resources;
+  writeFileSync(path, JSON.stringify(config));
+  return execFileSync('runc', ['run', `kiln-test-${randomBytes(6).toString('hex')}`], {
+    cwd: bundle,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
+
+/** The configuration that a registry serves for an image, read by skopeo. */
+export function inspectConfig(reference: string): {
+  config: Record<string, unknown>;
+  history: { created_by?: string; empty_layer?: boolean }[];
+  rootfs: { diff_ids: string[] };
+} {
+  const text = execFileSync(
+    'skopeo',
+    ['inspect', '--config', '--tls-verify=false', `docker://${reference}`],
+    {
+      encoding: 'utf8',
+    },
+  );
+  return JSON.parse(text) as ReturnType<typeof inspectConfig>;
+}
+
+/** The manifest that a registry serves for an image, read by skopeo. */
+export function inspectManifest(reference: string): {
+  layers: { digest: string; mediaType: string; size: number }[];
+} {
+  const text = execFileSync('skopeo', ['inspect', '--raw', '--tls-verify=false', `docker://${reference}`], {
+    encoding: 'utf8',
+  });
+  return JSON.parse(text) as ReturnType<typeof inspectManifest>;
+}

@@ -1,6 +1,6 @@
 import { readFile, realpath, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { BuildError, systemErrorCode, UsageError } from '../../src/support/index.ts';
+import { systemErrorCode, UsageError } from '../../src/support/index.ts';
 import { type IgnoreRules, parseDockerignore } from './dockerignore.ts';
 
 /** The files a build is made from. */
@@ -42,11 +42,11 @@ export async function openContext(source: string, dockerfile: string): Promise<B
   return { directory, ignore: parseDockerignore(text) };
 }
 
-/** The text of the Dockerfile. @throws BuildError `E_DOCKERFILE_NOT_FOUND`. */
+/** The text of the Dockerfile. @throws UsageError `E_DOCKERFILE_NOT_FOUND`. */
 export async function readDockerfile(path: string): Promise<string> {
   const text = await readIfThere(path);
   if (text !== undefined) return text;
-  throw new BuildError(`there is no Dockerfile at ${path}`, {
+  throw new UsageError(`there is no Dockerfile at ${path}`, {
     code: 'E_DOCKERFILE_NOT_FOUND',
     remedy: 'Give its path with --dockerfile.',
   });

@@ -1,4 +1,11 @@
-import { formatPlatform, hostPlatform, parsePlatform, type Platform, platformMatches } from '../oci/index.ts';
+import {
+  formatPlatform,
+  hostPlatform,
+  parsePlatform,
+  parseReference,
+  type Platform,
+  platformMatches,
+} from '../oci/index.ts';
 import { BuildError, UsageError } from '../support/index.ts';
 import { expandWord, ExpansionError, type Lookup } from './expand.ts';
 import { nearestWord } from './fields.ts';
@@ -145,10 +152,12 @@ function resolveStage(dockerfile: Dockerfile, stage: Stage, lookup: Lookup, want
     const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
     sources.set(instruction, copyOrigin(dockerfile, stage, from, `${dockerfile.file}:${instruction.line}`));
   }
+  const base = originOf(dockerfile, stage, name);
+  if (base.kind === 'image') requireReference(name, where);
   return {
     stage,
     label: stage.name ?? `stage-${stage.index}`,
-    base: originOf(dockerfile, stage, name),
+    base,
     platform,
     sources,
   };
@@ -172,6 +181,16 @@ function originOf(dockerfile: Dockerfile, stage: Stage, name: string): Origin {
     .at(-1);
   if (earlier !== undefined) return { kind: 'stage', index: earlier.index };
   return name === 'scratch' ? { kind: 'scratch' } : { kind: 'image', name };
+}
+
+/** A name that no registry could have is a mistake of the Dockerfile, told before anything is asked. */
+function requireReference(name: string, where: string): void {
+  try {
+    parseReference(name);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new BuildError(error.message, { code: error.code, where, remedy: error.remedy });
+  }
 }
 
 function copyOrigin(dockerfile: Dockerfile, stage: Stage, from: string, where: string): Origin {
@@ -203,6 +222,7 @@ function copyOrigin(dockerfile: Dockerfile, stage: Stage, from: string, where: s
       `there is no stage named ${from}`,
       `Did you mean ${near}? For an image, write its registry: docker.io/library/${from}.`,
     );
+  requireReference(from, where);
   return named;
 }
 

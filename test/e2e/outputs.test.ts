@@ -1,0 +1,192 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { inspectConfig, unpackLayout } from '../support/check-image.ts';
+import { kiln, stepsThat } from '../support/programs.ts';
+import { openWorkshop, type Workshop } from '../support/workshop.ts';
+
+describe('an image goes to', () => {
+  let workshop: Workshop;
+  let context: string;
+  before(async () => {
+    workshop = await openWorkshop();
+    context = await workshop.context({
+      Dockerfile: [
+        'FROM %BASE% AS app',
+        'ARG VERSION=0',
+        'RUN echo "version $VERSION" > /version',
+        'LABEL stage=app',
+        'FROM app',
+        'LABEL stage=last',
+        'ENTRYPOINT ["cat"]',
+        'CMD ["/version"]',
+      ].join('\n'),
+    });
+  });
+  after(() => workshop[Symbol.asyncDispose]());
+
+  const build = async (...args: string[]): Promise<void> => {
+    const ended = await workshop.build(context, args);
+    assert.equal(ended.code, 0, ended.stderr);
+  };
+  const digestOf = (image: string): string =>
+    execFileSync('skopeo', ['inspect', '--tls-verify=false', '--format', '{{.Digest}}', image], {
+      encoding: 'utf8',
+    }).trim();
+
+  test('several destinations, and its digest to a file', async () => {
+    const one = `${workshop.registry.host}/${workshop.unique('one')}:a`;
+    const two = `${workshop.registry.host}/${workshop.unique('two')}/nested:b`;
+    const file = join(workshop.directory, 'new/directory/digest');
+    await build('--destination', one, '--destination', two, '--digest-file', file);
+    assert.equal(digestOf(`docker://${one}`), digestOf(`docker://${two}`));
+    assert.equal(readFileSync(file, 'utf8'), digestOf(`docker://${one}`));
+  });
+
+  test('nowhere with --no-push', async () => {
+    const image = `${workshop.registry.host}/${workshop.unique('nowhere')}:1`;
+    await workshop.registry.clearLog();
+    await build('--destination', image, '--no-push');
+    const written = (await workshop.registry.accessLog()).filter((line) => /^(?:PUT|POST|PATCH)/.test(line));
+    assert.deepEqual(written, []);
+  });
+
+  test('a tar file that other tools load', async () => {
+    const path = join(workshop.directory, 'app.tar');
+    await build('--no-push', '--tar-path', path, '--destination', 'registry.invalid/team/app:7');
+    const listed = execFileSync('skopeo', ['list-tags', `docker-archive:${path}`], { encoding: 'utf8' });
+    assert.match(listed, /registry\.invalid\/team\/app:7/);
+    const layout = join(workshop.directory, 'from-archive');
+    execFileSync('skopeo', ['copy', '--quiet', `docker-archive:${path}`, `oci:${layout}:x`]);
+    assert.equal(
+      readFileSync(join(unpackLayout(workshop.directory, `${layout}:x`), 'rootfs/version'), 'utf8'),
+      'version 0\n',
+    );
+  });
+
+  test('an OCI layout that other tools read, beside what is there already', async () => {
+    const layout = join(workshop.directory, 'layout');
+    await build(
+      '--no-push',
+      '--oci-layout-path',
+      layout,
+      '--destination',
+      'registry.invalid/app:one',
+      '--build-arg',
+      'VERSION=1',
+    );
+    await build(
+      '--no-push',
+      '--oci-layout-path',
+      layout,
+      '--destination',
+      'registry.invalid/app:two',
+      '--build-arg',
+      'VERSION=2',
+    );
+    for (const [name, version] of [
+      ['one', 1],
+      ['two', 2],
+    ] as const) {
+      const root = join(unpackLayout(workshop.directory, `${layout}:${name}`), 'rootfs');
+      assert.equal(readFileSync(join(root, 'version'), 'utf8'), `version ${version}\n`);
+    }
+  });
+
+  test('its destination with labels, and with the target that was asked for', async () => {
+    const image = `${workshop.registry.host}/${workshop.unique('target')}:1`;
+    await build('--destination', image, '--target', 'app', '--label', 'a=b=c', '--label', 'stage=flag');
+    const { config } = inspectConfig(image);
+    assert.deepEqual(config.Labels, { a: 'b=c', stage: 'flag' });
+    assert.equal(config.Entrypoint, undefined);
+  });
+
+  test('the same digest when nothing changed, from the cache', async () => {
+    const image = `${workshop.registry.host}/${workshop.unique('same')}:1`;
+    await build('--destination', image, '--cache');
+    const first = digestOf(`docker://${image}`);
+    await build('--destination', image, '--cache');
+    assert.equal(digestOf(`docker://${image}`), first);
+  });
+});
+
+describe('the executor', () => {
+  let workshop: Workshop;
+  before(async () => {
+    workshop = await openWorkshop();
+  });
+  after(() => workshop[Symbol.asyncDispose]());
+
+  test('prints plain lines prefixed by stage and step, and the output of steps unaltered', async () => {
+    const context = await workshop.context({
+      Dockerfile: 'FROM %BASE% AS app\nRUN printf "tab\\there\\n\\nlast without end"\n',
+    });
+    const { code, stderr } = await kiln('executor', [
+      '--context',
+      context,
+      '--no-push',
+      '--cache-dir',
+      workshop.volume,
+    ]);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^\[app 1\/1\] RUN printf/m);
+    assert.match(
+      stderr,
+      /^\[app 1\/1\] \| tab\there\n\[app 1\/1\] \| \n\[app 1\/1\] \| last without end\n\[app 1\/1\] done in /m,
+    );
+  });
+
+  test('takes flags from the environment', async () => {
+    const context = await workshop.context({ Dockerfile: 'FROM %BASE%\nRUN echo > /x\n' });
+    const ended = await kiln('executor', [], {
+      env: {
+        KILN_CONTEXT: context,
+        KILN_NO_PUSH: 'true',
+        KILN_CACHE_DIR: workshop.volume,
+        KILN_LOG_FORMAT: 'json',
+      },
+    });
+    assert.equal(ended.code, 0, ended.stderr);
+    assert.deepEqual(stepsThat('ran', ended), ['RUN echo > /x']);
+  });
+
+  test('builds with a volume that it can only read, and leaves no trace on it', async () => {
+    const context = await workshop.context({ Dockerfile: 'FROM %BASE%\nRUN echo > /x\n' });
+    const warm = join(workshop.directory, 'read-only');
+    const warmed = await kiln('warmer', ['--cache-dir', warm, '--image', workshop.base]);
+    assert.equal(warmed.code, 0, warmed.stderr);
+    execFileSync('mount', ['--bind', warm, warm]);
+    try {
+      execFileSync('mount', ['-o', 'remount,bind,ro', warm]);
+      await workshop.registry.clearLog();
+      const image = `${workshop.registry.host}/${workshop.unique('ro')}:1`;
+      const ended = await workshop.build(context, ['--cache-dir', warm, '--destination', image]);
+      assert.equal(ended.code, 0, ended.stderr);
+      assert.deepEqual(stepsThat('ran', ended), ['RUN echo > /x']);
+      const pulls = (await workshop.registry.accessLog()).filter((line) =>
+        line.startsWith('GET /v2/busybox/blobs'),
+      );
+      assert.deepEqual(pulls, []);
+    } finally {
+      execFileSync('umount', [warm]);
+    }
+  });
+
+  test('builds on a warm base while the registry is down', async () => {
+    const context = await workshop.context({ Dockerfile: 'FROM %BASE%\nRUN echo offline > /x\n' });
+    const volume = join(workshop.directory, 'offline');
+    const warmed = await kiln('warmer', ['--cache-dir', volume, '--image', workshop.base]);
+    assert.equal(warmed.code, 0, warmed.stderr);
+    await workshop.registry.stop();
+    const ended = await workshop.build(context, [
+      '--cache-dir',
+      volume,
+      '--oci-layout-path',
+      join(workshop.directory, 'off'),
+    ]);
+    assert.equal(ended.code, 0, ended.stderr);
+    assert.ok(existsSync(join(workshop.directory, 'off/index.json')));
+  });
+});

@@ -64,10 +64,10 @@ Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 
 
 /** Runs the executor's command line. @returns the exit code. */
 export function runExecutor(argv: readonly string[], signal: AbortSignal): Promise<number> {
-  const program = new Command('executor')
+  const program: Command = new Command('executor')
     .description('Builds a container image from a Dockerfile, without a daemon.')
     .version('0.1.0')
-    .addHelpText('after', examples);
+    .addHelpText('after', (): string => `\n${command.helpInformation()}${examples}`);
   const command = program
     .command('build', { isDefault: true })
     .description('build an image (the default command)')

@@ -65,10 +65,10 @@ is at fault, 4 registry, 130 and 143 for signals.`;
 /** Runs the warmer's command line. @returns the exit code. */
 export async function runWarmer(argv: readonly string[], signal: AbortSignal): Promise<number> {
   let exitCode = 0;
-  const program = new Command('warmer')
+  const program: Command = new Command('warmer')
     .description('Keeps base images ready on a cache volume that builds mount.')
     .version('0.1.0')
-    .addHelpText('after', examples);
+    .addHelpText('after', (): string => `\n${once.helpInformation()}${examples}`);
   const once = program
     .command('once', { isDefault: true })
     .description('bring images onto the volume and end (the default command)')

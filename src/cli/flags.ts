@@ -20,7 +20,9 @@ export function valueFlag(flags: string, description: string): Option {
 
 /** A flag with a value that may be given several times. */
 export function listFlag(flags: string, description: string): Option {
-  return valueFlag(flags, `${description}; may be given several times`).argParser(collect).default([]);
+  return valueFlag(flags, `${description}; may be given several times`)
+    .argParser(collect)
+    .default([], 'none');
 }
 
 /** Formats of lists. */

@@ -4,8 +4,8 @@ import type { LayerCompression } from '../oci/index.ts';
 
 /** The transform that undoes a layer's compression. */
 export function decompressor(compression: LayerCompression): Transform {
-  if (compression === 'gzip') return createGunzip({ chunkSize: 1 << 17 });
-  if (compression === 'zstd') return createZstdDecompress({ chunkSize: 1 << 17 });
+  if (compression === 'gzip') return createGunzip({ chunkSize: 1 << 16 });
+  if (compression === 'zstd') return createZstdDecompress({ chunkSize: 1 << 16 });
   return new PassThrough();
 }
 

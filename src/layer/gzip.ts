@@ -25,7 +25,9 @@ export async function* gzip(
   let length = 0;
   let dictionary: Buffer | undefined;
   const running: Promise<Buffer>[] = [];
-  for await (const { bytes, last } of blocksOf(source)) {
+  // Blocks are used again: left to the garbage collector, they would be most of the memory of this process.
+  const free: Buffer[] = [];
+  for await (const { block, bytes, last } of blocksOf(source, free)) {
     checksum = crc32(bytes, checksum);
     length += bytes.length;
     const compressed = deflate(bytes, {
@@ -34,10 +36,11 @@ export async function* gzip(
       finishFlush: last ? constants.Z_FINISH : constants.Z_SYNC_FLUSH,
       ...(dictionary === undefined ? {} : { dictionary }),
     });
+    dictionary = Buffer.from(bytes.subarray(-windowSize));
+    const done = compressed.finally(() => free.push(block));
     // Awaited in order below; a failure before then is not an unhandled one.
-    compressed.catch(() => undefined);
-    running.push(compressed);
-    dictionary = bytes.subarray(-windowSize);
+    done.catch(() => undefined);
+    running.push(done);
     if (running.length >= concurrency) yield (await running.shift()) ?? Buffer.alloc(0);
   }
   for (const compressed of running) yield await compressed;
@@ -47,21 +50,31 @@ export async function* gzip(
   yield trailer;
 }
 
-/** Cuts a stream into blocks of equal size; the last one is marked, and is empty for an empty stream. */
-async function* blocksOf(source: AsyncIterable<Buffer>): AsyncGenerator<{ bytes: Buffer; last: boolean }> {
-  let current = Buffer.allocUnsafe(blockSize);
+interface Block {
+  /** The whole buffer, to be given back. */
+  readonly block: Buffer;
+  readonly bytes: Buffer;
+  readonly last: boolean;
+}
+
+/**
+ * Cuts a stream into blocks of equal size; the last one is marked, and is empty for an empty stream.
+ * A chunk of the source is not looked at again once the next one is asked for.
+ */
+async function* blocksOf(source: AsyncIterable<Buffer>, free: Buffer[]): AsyncGenerator<Block> {
+  let block: Buffer = Buffer.allocUnsafeSlow(blockSize);
   let filled = 0;
   for await (const chunk of source) {
     for (let at = 0; at < chunk.length;) {
       if (filled === blockSize) {
-        yield { bytes: current, last: false };
-        current = Buffer.allocUnsafe(blockSize);
+        yield { block, bytes: block, last: false };
+        block = free.pop() ?? Buffer.allocUnsafeSlow(blockSize);
         filled = 0;
       }
-      const copied = chunk.copy(current, filled, at);
+      const copied = chunk.copy(block, filled, at);
       at += copied;
       filled += copied;
     }
   }
-  yield { bytes: current.subarray(0, filled), last: true };
+  yield { block, bytes: block.subarray(0, filled), last: true };
 }

@@ -81,7 +81,7 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
   const hash = createHash('sha256');
   try {
     await pipeline(
-      createReadStream(source.file, { highWaterMark: 1 << 18 }),
+      createReadStream(source.file, { highWaterMark: 1 << 16 }),
       decompressor(source.compression),
       async (chunks: AsyncIterable<Buffer>) => {
         for await (const chunk of chunks) {

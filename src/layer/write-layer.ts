@@ -69,7 +69,7 @@ export async function writeLayerHere(request: WriteLayerRequest): Promise<LayerF
   let uncompressedSize = 0;
   let size = 0;
   async function* tar(): AsyncGenerator<Buffer> {
-    for (const chunk of tarStream(first.value as Change, changes)) {
+    for (const chunk of tarStream(first.value as Change, changes, readBuffer(request.compression))) {
       diffID.update(chunk);
       uncompressedSize += chunk.length;
       // eslint-disable-next-line @typescript-eslint/await-thenable -- lets finished blocks be written between chunks
@@ -107,26 +107,35 @@ function compressed(tar: AsyncGenerator<Buffer>, request: WriteLayerRequest): As
   ) as AsyncIterable<Buffer>;
 }
 
-function* tarStream(first: Change, rest: Iterable<Change>): Generator<Buffer> {
-  yield* tarEntry(first);
-  for (const change of rest) yield* tarEntry(change);
+const readSize = 1 << 18;
+
+/** Gives the buffer for the next piece of a file. gzip copies what it gets, so one buffer serves; zstd's stream keeps it. */
+function readBuffer(compression: 'gzip' | 'zstd'): () => Buffer {
+  if (compression === 'zstd') return () => Buffer.allocUnsafe(readSize);
+  const buffer = Buffer.allocUnsafe(readSize);
+  return () => buffer;
+}
+
+function* tarStream(first: Change, rest: Iterable<Change>, buffer: () => Buffer): Generator<Buffer> {
+  yield* tarEntry(first, buffer);
+  for (const change of rest) yield* tarEntry(change, buffer);
   yield tarEnd;
 }
 
-function* tarEntry(change: Change): Generator<Buffer> {
+function* tarEntry(change: Change, buffer: () => Buffer): Generator<Buffer> {
   yield tarHeader(change.entry);
   if (change.content === undefined) return;
-  yield* fileContent(change.content, change.entry.size);
+  yield* fileContent(change.content, change.entry.size, buffer);
   yield tarPadding(change.entry.size);
 }
 
 /** Exactly `size` bytes of a file, or an error: the header with the size is already written. */
-function* fileContent(path: Buffer, size: number): Generator<Buffer> {
+function* fileContent(path: Buffer, size: number, buffer: () => Buffer): Generator<Buffer> {
   const fd = openSync(path, 'r');
   try {
     for (let left = size; left > 0;) {
-      const chunk = Buffer.allocUnsafe(Math.min(left, 1 << 18));
-      const length = readSync(fd, chunk);
+      const chunk = buffer();
+      const length = readSync(fd, chunk, 0, Math.min(left, chunk.length), null);
       if (length === 0)
         throw new BuildError(`${path.toString()} became shorter while its layer was written`, {
           code: 'E_SNAPSHOT_CHANGED',
@@ -143,7 +152,7 @@ function* fileContent(path: Buffer, size: number): Generator<Buffer> {
 /** A layer whose compressed stream is a file. */
 export function fileLayer(path: string, facts: LayerFacts): Layer {
   const compressedStream = (): Promise<Readable> =>
-    Promise.resolve(createReadStream(path, { highWaterMark: 1 << 18 }));
+    Promise.resolve(createReadStream(path, { highWaterMark: 1 << 16 }));
   return {
     digest: facts.digest,
     diffID: facts.diffID,

@@ -57,7 +57,7 @@ export class BlobDirectory implements BlobStore {
     signal?.throwIfAborted();
     const handle = await this.#openFile(digest);
     const { ino } = await handle.stat({ bigint: true });
-    const source = handle.createReadStream({ highWaterMark: 256 * 1024 });
+    const source = handle.createReadStream({ highWaterMark: 64 * 1024 });
     const verified = verifier(digest, () => this.#discardCorrupt(digest, ino));
     pipeline(source, verified, () => undefined);
     return signal === undefined ? verified : addAbortSignal(signal, verified);
@@ -209,7 +209,7 @@ async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise<void> 
 function verifier(digest: Digest, discard: () => Promise<void>): Transform {
   const hash = createHash('sha256');
   return new Transform({
-    highWaterMark: 256 * 1024,
+    highWaterMark: 64 * 1024,
     transform(chunk: Uint8Array, _encoding, done) {
       hash.update(chunk);
       done(null, chunk);

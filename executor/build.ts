@@ -66,6 +66,8 @@ export async function build(
   warnUnused(buildArguments, consumed, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   await using scratch = await volumes.scratch();
+  const target = stages.at(-1);
+  if (target === undefined) throw new Error('no stage is needed');
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,
@@ -82,10 +84,9 @@ export async function build(
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
     compression: options.compression,
+    exported: exportedStages(target),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
-  const target = stages.at(-1);
-  if (target === undefined) throw new Error('no stage is needed');
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
   const places = await exportImage(image, options, client, progress, controller.signal);
@@ -105,6 +106,16 @@ function linkedController(
     signal: controller.signal,
     [Symbol.dispose]: () => signal.removeEventListener('abort', abort),
   };
+}
+
+function exportedStages(target: PlannedStage): Set<PlannedStage> {
+  const exported = new Set([target]);
+  let stage = target;
+  while (stage.base.kind === 'stage') {
+    ({ stage } = stage.base);
+    exported.add(stage);
+  }
+  return exported;
 }
 
 /** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */

@@ -36,6 +36,8 @@ export interface SessionParts {
   readonly cacheCopyLayers: boolean;
   readonly lookupOptions: LookupOptions;
   readonly lookups: ReadonlyMap<string, LookupResult>;
+  /** The target and the stages below it, whose layers are the image's. */
+  readonly exported: ReadonlySet<PlannedStage>;
   readonly compression: 'gzip' | 'zstd';
   readonly progress: Progress;
   /** Aborts everything that still runs; with a reason when a part of the build failed. */
@@ -100,6 +102,16 @@ export class BuildSession implements AsyncDisposable {
     return step.operation.kind === 'workdir' || this.#parts.cacheCopyLayers;
   }
 
+  /** Whether the blob of a step's layer is wanted for certain, by the image or by the cache. */
+  needsLayer(stage: PlannedStage, step: PlannedStep): boolean {
+    return this.#parts.exported.has(stage) || this.#isStored(step);
+  }
+
+  #isStored(step: PlannedStep): boolean {
+    const { cache, cachePush } = this.#parts;
+    return cache !== undefined && cachePush && step.definition !== undefined && this.isCacheable(step);
+  }
+
   resultFor(step: PlannedStep): LookupResult | undefined {
     return step.key === undefined || !this.isCacheable(step) ? undefined : this.#parts.lookups.get(step.key);
   }
@@ -136,9 +148,9 @@ export class BuildSession implements AsyncDisposable {
   /** The unpacked directories of a stack, lowest first; each once, since overlayfs refuses one twice. */
   async directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
     const paths = await Promise.all(
-      stack.map(async ({ placed, directory }) => {
-        if (directory !== undefined) return directory;
-        const layer = await placed;
+      stack.map(async (stacked) => {
+        if (stacked.directory !== undefined) return stacked.directory;
+        const layer = await stacked.placed;
         return layer === undefined ? undefined : this.#unpacked(layer);
       }),
     );
@@ -210,8 +222,8 @@ export class BuildSession implements AsyncDisposable {
     created: Date,
     options: { readonly contentKnown?: boolean } = {},
   ): void {
-    const { cache, cachePush } = this.#parts;
-    if (cache === undefined || !cachePush || step.definition === undefined || !this.isCacheable(step)) return;
+    const { cache } = this.#parts;
+    if (cache === undefined || step.definition === undefined || !this.#isStored(step)) return;
     const byContent = options.contentKnown === true ? undefined : this.contentDefinitions.get(step);
     const definitions = [step.definition, ...(byContent === undefined ? [] : [byContent])];
     const stores = definitions.map((definition) =>

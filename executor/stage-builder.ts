@@ -10,9 +10,9 @@ import type { BuildSession } from './session.ts';
 import type { Operation } from './steps.ts';
 import { stepKey } from '../src/layercache/index.ts';
 
-/** One step's layer in a stage: known at once for a hit, written in the background for a step that ran. */
+/** One step's layer in a stage: known at once for a hit, written in the background or when asked for for a step that ran. */
 export interface StackedLayer {
-  /** Undefined when the step changed nothing. */
+  /** Undefined when the step changed nothing. Reading it has the layer written, when it is not yet. */
   readonly placed: Promise<PlacedLayer | undefined>;
   /** The upper directory of a step that ran here. */
   readonly directory: string | undefined;
@@ -271,7 +271,7 @@ export class StageBuilder {
     const sealed = await rootfs.seal();
     const below = [...this.#stack];
     const created = new Date();
-    const placed = this.#session.writing(async () => {
+    const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();
       const facts = await writeLayer(
         { ...sealed, output, compression: this.#session.compression },
@@ -288,7 +288,18 @@ export class StageBuilder {
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
       this.#session.storeInCache(step, await chainOf(below), layer, created);
       return layer === undefined ? undefined : { layer, origins: [] };
-    });
-    return { placed, directory: sealed.upper, created };
+    };
+    let written: Promise<PlacedLayer | undefined> | undefined;
+    const session = this.#session;
+    const layer: StackedLayer = {
+      get placed() {
+        return (written ??= session.writing(write));
+      },
+      directory: sealed.upper,
+      created,
+    };
+    // A layer that neither the image nor the cache needs is never written: other stages read its directory.
+    if (session.needsLayer(this.#stage, step)) void layer.placed;
+    return layer;
   }
 }

@@ -8,6 +8,7 @@ import {
   resolveInRoot,
   unshare,
 } from '../../src/os/index.ts';
+import { systemErrorCode } from '../../src/support/index.ts';
 import type { OverlaySpace } from './messages.ts';
 
 /*
@@ -25,20 +26,23 @@ export function enterNamespaces(kind: 'files' | 'processes'): void {
 
 /**
  * Mounts the overlay at `merged` and returns its path. Lower directories are named through short links, since mount(2)
- * takes one page of options; the link after the last one is the layer of mount points, which only RUN steps have below them; `redirect_dir`, `metacopy` and `index` are off so that the upper directory is a plain diff.
+ * takes one page of options; the link after the last one is the layer of mount points, which only RUN steps have below
+ * them; `redirect_dir`, `metacopy` and `index` are off so that the upper directory is a plain diff.
  */
 export function mountOverlay(
   space: OverlaySpace,
   options: { readonly stubs: boolean } = { stubs: false },
 ): string {
   changeDirectory(space.directory);
-  mount(
-    'overlay',
-    'merged',
-    'overlay',
-    0,
-    `lowerdir=${linkNames(space.lowerCount + (options.stubs ? 1 : 0))},upperdir=upper,workdir=work,redirect_dir=off,metacopy=off,index=off`,
-  );
+  const lower = linkNames(space.lowerCount + (options.stubs ? 1 : 0));
+  const data = `lowerdir=${lower},upperdir=upper,workdir=work,redirect_dir=off,metacopy=off,index=off`;
+  // What a step syncs need not reach the disk: after a crash its directory is thrown away. Linux knows this since 5.10.
+  try {
+    mount('overlay', 'merged', 'overlay', 0, `${data},volatile`);
+  } catch (error) {
+    if (systemErrorCode(error) !== 'EINVAL') throw error;
+    mount('overlay', 'merged', 'overlay', 0, data);
+  }
   return join(space.directory, 'merged');
 }
 

@@ -9,3 +9,4 @@ export { type LayerLease, Lease } from './leases.ts';
 export { OciLayout, type OciLayoutOptions, refNameAnnotation } from './oci-layout.ts';
 export type { PullOptions, PullResult } from './pull.ts';
 export { Volume, type VolumeOptions } from './volume.ts';
+export * from './node-protocol.ts';

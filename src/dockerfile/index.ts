@@ -1,4 +1,15 @@
-export { expandHeredoc, expandWord, expandWords, ExpansionError, type Lookup } from './expand.ts';
+export {
+  expand,
+  type ExpandOptions,
+  expandHeredoc,
+  type Expansion,
+  expandWord,
+  expandWords,
+  ExpansionError,
+  type Lookup,
+} from './expand.ts';
+export { chompBody, parseHeredocOpening } from './heredocs.ts';
+export * from './mounts.ts';
 export { nearestWord } from './fields.ts';
 export { parseDockerfile, parseTriggers } from './parse.ts';
 export {
@@ -12,4 +23,4 @@ export {
   type StageGraph,
   type StageOptions,
 } from './stages.ts';
-export type * from './types.ts';
+export * from './types.ts';

@@ -8,13 +8,13 @@ import type { ArgInstruction, Dockerfile, FromInstruction, Instruction, Stage } 
  * Parses a Dockerfile (Dockerfile reference, stable channel).
  *
  * @param file how messages call it.
- * @throws BuildError `E_DOCKERFILE_SYNTAX` or `E_DOCKERFILE_UNSUPPORTED`, naming file and line.
+ * @throws BuildError `E_DOCKERFILE_SYNTAX`, naming file and line.
  */
 export function parseDockerfile(text: string, file: string): Dockerfile {
-  const { escape, lines } = splitLines(text, file);
+  const { escape, check, instructions } = splitLines(text, file);
   const metaArgs: ArgInstruction[] = [];
   const stages: { from: FromInstruction; instructions: Instruction[] }[] = [];
-  for (const line of lines) {
+  for (const line of instructions) {
     const instruction = parseInstruction(line, file, escape);
     const stage = stages.at(-1);
     if (instruction.kind === 'from') stages.push({ from: instruction, instructions: [] });
@@ -35,7 +35,10 @@ export function parseDockerfile(text: string, file: string): Dockerfile {
     });
   return {
     file,
+    source: text.split(/\r?\n/),
     escape,
+    check,
+    emptyContinuations: instructions.flatMap(({ emptyContinuation }) => emptyContinuation ?? []),
     metaArgs,
     stages: stages.map(({ from, instructions }, index): Stage => ({
       index,
@@ -54,7 +57,7 @@ export function parseTriggers(
   escape: string,
 ): Instruction[] {
   return triggers.flatMap((trigger) =>
-    splitLines(trigger, `${file} (ONBUILD of ${from.image})`).lines.map((line) => {
+    splitLines(trigger, `${file} (ONBUILD of ${from.image})`).instructions.map((line) => {
       const placed = { ...line, line: from.line, endLine: from.line };
       const instruction = parseInstruction(placed, file, escape);
       if (instruction.kind === 'from' || instruction.kind === 'onbuild' || instruction.kind === 'maintainer')

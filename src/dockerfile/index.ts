@@ -1,4 +1,12 @@
 export {
+  type BaseFacts,
+  type CheckContext,
+  checkDockerfile,
+  type CheckResult,
+  type Finding,
+} from './check.ts';
+export { type CheckName, checkRules, rulePage } from './rules.ts';
+export {
   expand,
   type ExpandOptions,
   expandHeredoc,

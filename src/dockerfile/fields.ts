@@ -7,11 +7,13 @@ export interface Place {
   readonly line: number;
 }
 
-export function syntaxError(place: Place, message: string, remedy?: string): BuildError {
+/** @param subject the word of the Dockerfile that is wrong, to be marked. */
+export function syntaxError(place: Place, message: string, remedy?: string, subject?: string): BuildError {
   return new BuildError(message, {
     code: 'E_DOCKERFILE_SYNTAX',
     where: `${place.file}:${place.line}`,
     remedy,
+    subject,
   });
 }
 

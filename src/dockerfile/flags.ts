@@ -58,7 +58,7 @@ export class Flags {
       if (type === undefined) throw unknownFlag(place, instruction, name, Object.keys(types));
       const known = this.#values.get(name) ?? [];
       if (known.length > 0 && type !== 'list')
-        throw syntaxError(place, `${instruction} --${name} is given twice`, 'Remove one of them.');
+        throw syntaxError(place, `${instruction} --${name} is given twice`, 'Remove one of them.', word);
       const value = equals < 0 ? undefined : word.slice(equals + 1);
       this.#values.set(name, [...known, checkValue(place, `${instruction} --${name}`, type, value)]);
     }
@@ -94,15 +94,16 @@ function unknownFlag(
       : known.length === 0
         ? `${instruction} has no flags.`
         : `It has ${known.map((flag) => `--${flag}`).join(', ')}.`;
-  return syntaxError(place, `${instruction} has no flag --${name}`, remedy);
+  return syntaxError(place, `${instruction} has no flag --${name}`, remedy, `--${name}`);
 }
 
 function checkValue(place: Place, flag: string, type: FlagType, value: string | undefined): string {
   if (type !== 'boolean') {
-    if (value === undefined) throw syntaxError(place, `${flag} needs a value`, `Write ${flag}=….`);
+    if (value === undefined)
+      throw syntaxError(place, `${flag} needs a value`, `Write ${flag}=….`, flag.split(' ')[1]);
     return value;
   }
   if (value === undefined || /^true$/i.test(value)) return 'true';
   if (/^false$/i.test(value)) return 'false';
-  throw syntaxError(place, `${flag} is true or false, not "${value}"`);
+  throw syntaxError(place, `${flag} is true or false, not "${value}"`, undefined, value);
 }

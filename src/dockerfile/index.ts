@@ -18,6 +18,7 @@ export {
 } from './expand.ts';
 export { chompBody, parseHeredocOpening } from './heredocs.ts';
 export * from './mounts.ts';
+export { addExcerpt } from './excerpt.ts';
 export { nearestWord } from './fields.ts';
 export { parseDockerfile, parseTriggers } from './parse.ts';
 export {

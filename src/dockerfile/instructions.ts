@@ -82,6 +82,7 @@ export function parseInstruction(
       near === undefined
         ? `The instructions are ${Object.keys(parsers).join(', ')}.`
         : `Did you mean ${near}?`,
+      word,
     );
   }
   const { words, rest } = takeFlags((match?.[2] ?? '').trim(), escape);
@@ -117,6 +118,7 @@ function parseFrom(source: Source): FromInstruction {
       source,
       `invalid stage name "${alias ?? ''}"`,
       'Stage names start with a letter and have letters, digits, and _ . - only.',
+      alias,
     );
   return {
     kind: 'from',
@@ -161,6 +163,7 @@ function choice<Word extends string>(
     source,
     `${source.instruction} --${flag} has no value "${value}"`,
     near === undefined ? `It is one of ${words.join(', ')}.` : `Did you mean ${near}?`,
+    value,
   );
 }
 
@@ -232,6 +235,7 @@ function parseAssignments(source: Source): Assignment[] {
         source,
         `"${entry}" is not of the form name=value`,
         'Put values with spaces in quotes.',
+        entry,
       );
     return { name: entry.slice(0, equals), value: entry.slice(equals + 1), legacy: false };
   });
@@ -240,7 +244,7 @@ function parseAssignments(source: Source): Assignment[] {
 function parseArg(source: Source): Instruction {
   const entries = splitWords(source.rest, source.escape).map((entry) => {
     const equals = entry.indexOf('=');
-    if (equals === 0) throw syntaxError(source, `"${entry}" has no name`, 'Write ARG name=value.');
+    if (equals === 0) throw syntaxError(source, `"${entry}" has no name`, 'Write ARG name=value.', entry);
     return equals < 0
       ? { name: entry, value: undefined }
       : { name: entry.slice(0, equals), value: entry.slice(equals + 1) };
@@ -284,19 +288,24 @@ function parseHealthcheck(source: Source): HealthcheckInstruction {
     retries: 'text',
   });
   if (type.toUpperCase() !== 'CMD')
-    throw syntaxError(source, `HEALTHCHECK takes NONE or CMD, not ${type}`, 'Write HEALTHCHECK CMD command.');
+    throw syntaxError(
+      source,
+      `HEALTHCHECK takes NONE or CMD, not ${type}`,
+      'Write HEALTHCHECK CMD command.',
+      type,
+    );
   if (command === '') throw syntaxError(source, 'HEALTHCHECK CMD needs a command');
   const duration = (flag: string): number | undefined => {
     const text = flags.text(flag);
     if (text === undefined || text === '') return undefined;
     const value = parseDuration(text);
     if (value === undefined || (value !== 0 && value < 1e6))
-      throw syntaxError(source, `"${text}" is not a duration of at least 1ms`, `Write --${flag}=30s.`);
+      throw syntaxError(source, `"${text}" is not a duration of at least 1ms`, `Write --${flag}=30s.`, text);
     return value;
   };
   const retries = flags.text('retries') ?? '';
   if (!/^[0-9]{0,9}$/.test(retries))
-    throw syntaxError(source, `"${retries}" is not a number of retries`, 'Write --retries=3.');
+    throw syntaxError(source, `"${retries}" is not a number of retries`, 'Write --retries=3.', retries);
   const optional = {
     interval: duration('interval'),
     timeout: duration('timeout'),

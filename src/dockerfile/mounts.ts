@@ -74,6 +74,7 @@ export function parseMountFields(text: string, place: Place): MountFields {
         place,
         `RUN --mount has no option "${written}"`,
         near === undefined ? undefined : `Did you mean ${near}?`,
+        written,
       );
     }
     const value = equals < 0 ? undefined : field.slice(equals + 1);
@@ -218,6 +219,7 @@ class MountReader {
       this.#place,
       `RUN --mount: "${this.#values.get(key) ?? ''}" is no value of ${key}`,
       remedy,
+      this.#values.get(key),
     );
   }
 }

@@ -1,4 +1,5 @@
 import { BuildError } from '../support/index.ts';
+import { withExcerpt } from './excerpt.ts';
 import { syntaxError } from './fields.ts';
 import { parseInstruction } from './instructions.ts';
 import { splitLines } from './lines.ts';
@@ -11,6 +12,11 @@ import type { ArgInstruction, Dockerfile, FromInstruction, Instruction, Stage } 
  * @throws BuildError `E_DOCKERFILE_SYNTAX`, naming file and line.
  */
 export function parseDockerfile(text: string, file: string): Dockerfile {
+  const source = text.split(/\r?\n/);
+  return withExcerpt(file, source, () => parse(text, file, source));
+}
+
+function parse(text: string, file: string, source: readonly string[]): Dockerfile {
   const { escape, check, instructions } = splitLines(text, file);
   const metaArgs: ArgInstruction[] = [];
   const stages: { from: FromInstruction; instructions: Instruction[] }[] = [];
@@ -35,7 +41,7 @@ export function parseDockerfile(text: string, file: string): Dockerfile {
     });
   return {
     file,
-    source: text.split(/\r?\n/),
+    source,
     escape,
     check,
     emptyContinuations: instructions.flatMap(({ emptyContinuation }) => emptyContinuation ?? []),

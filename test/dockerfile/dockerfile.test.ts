@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import type { BuildError } from '../../src/support/index.ts';
 import {
   expandHeredoc,
   expandWord,
@@ -191,6 +192,24 @@ describe('parseDockerfile', () => {
     assert.throws(() => parseDockerfile('FROM a\nCOPY --chonw=1 x y', 'D'), {
       remedy: 'Did you mean --chown?',
     });
+  });
+
+  test('shows the line and marks the word that is wrong', () => {
+    const excerpt = (text: string): string | undefined => {
+      try {
+        parseDockerfile(text, 'D');
+      } catch (error) {
+        return (error as BuildError).excerpt;
+      }
+      return undefined;
+    };
+    assert.equal(excerpt('FROM a\n  COPPY x y'), '    2 |   COPPY x y\n      |   ^^^^^');
+    assert.equal(
+      excerpt('FROM a\nRUN \\\n\t--nework=host x'),
+      '    3 | \t--nework=host x\n      | \t^^^^^^^^',
+    );
+    assert.equal(excerpt('FROM a\nCOPY x'), '    2 | COPY x\n      | ^^^^');
+    assert.equal(excerpt('FROM a\nRUNN \u001b[2J'), '    2 | RUNN ?[2J\n      | ^^^^');
   });
 
   test('survives random text', () => {

@@ -11,12 +11,14 @@ export interface RegistryOptions {
   readonly insecureRegistries?: ReadonlySet<string>;
   readonly skipTlsVerify?: boolean;
   readonly skipTlsVerifyRegistries?: ReadonlySet<string>;
-  /** Where Docker's config.json lies; default `$DOCKER_CONFIG`, then `~/.docker`. */
+  /** Docker's configuration: its directory, or the file; default `$DOCKER_CONFIG`, then `~/.docker`. */
   readonly dockerConfigDirectory?: string;
   /** Requests under way at the same time; default 16. */
   readonly concurrency?: number;
   /** Further attempts at a request that failed for a passing reason; default 5. */
   readonly retries?: number;
+  /** Wait and try again when a registry limits requests (429), as far as that is short; default true. */
+  readonly waitForRateLimit?: boolean;
   readonly progress?: Progress;
 }
 
@@ -43,6 +45,7 @@ export class RegistryClient implements AsyncDisposable {
     this.#transport = new Transport({
       skipVerify: (host) => this.#skipsVerification(host),
       retries: options.retries ?? 5,
+      waitForRateLimit: options.waitForRateLimit ?? true,
       userAgent: 'kiln/0.1',
     });
     this.#authorizer = new Authorizer(this.#transport, new CredentialStore(options.dockerConfigDirectory));

@@ -29,10 +29,15 @@ const dockerHubKey = 'https://index.docker.io/v1/';
  * The file is read for every question, so that what a login or a rotation writes is used.
  */
 export class CredentialStore {
-  readonly #file: string;
+  /** The first that is there counts. */
+  readonly #files: readonly string[];
 
-  constructor(directory?: string) {
-    this.#file = join(directory ?? process.env.DOCKER_CONFIG ?? join(homedir(), '.docker'), 'config.json');
+  /**
+   * @param path a directory with `config.json` or, as Kubernetes mounts a Secret, `.dockerconfigjson`; or such a file
+   * itself. Default `$DOCKER_CONFIG`, then `~/.docker`.
+   */
+  constructor(path: string = process.env.DOCKER_CONFIG ?? join(homedir(), '.docker')) {
+    this.#files = [join(path, 'config.json'), join(path, '.dockerconfigjson'), path];
   }
 
   /**
@@ -57,26 +62,36 @@ export class CredentialStore {
   }
 
   async #read(): Promise<DockerConfig | undefined> {
-    let text: string;
-    try {
-      text = await readFile(this.#file, 'utf8');
-    } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT' || systemErrorCode(error) === 'ENOTDIR') return undefined;
-      throw new EnvironmentError(`cannot read ${this.#file}: ${messageOf(error)}`, {
-        code: 'E_DOCKER_CONFIG',
-        cause: error,
-      });
+    for (const file of this.#files) {
+      const text = await readConfig(file);
+      if (text !== undefined) return parseConfig(file, text);
     }
-    try {
-      const value: unknown = JSON.parse(text);
-      return typeof value === 'object' && value !== null ? value : undefined;
-    } catch {
-      // The parser's own message could quote a password.
-      throw new EnvironmentError(`${this.#file} is not JSON`, {
-        code: 'E_DOCKER_CONFIG',
-        remedy: 'Mend it, or log in again.',
-      });
-    }
+    return undefined;
+  }
+}
+
+async function readConfig(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'EISDIR'].includes(systemErrorCode(error) ?? '')) return undefined;
+    throw new EnvironmentError(`cannot read ${file}: ${messageOf(error)}`, {
+      code: 'E_DOCKER_CONFIG',
+      cause: error,
+    });
+  }
+}
+
+function parseConfig(file: string, text: string): DockerConfig | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? value : undefined;
+  } catch {
+    // The parser's own message could quote a password.
+    throw new EnvironmentError(`${file} is not JSON`, {
+      code: 'E_DOCKER_CONFIG',
+      remedy: 'Mend it, or log in again.',
+    });
   }
 }
 

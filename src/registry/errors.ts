@@ -11,8 +11,10 @@ export class RegistryError extends KilnError {
   override readonly name = 'RegistryError';
   readonly status: number;
   readonly errors: readonly ProtocolError[];
+  /** Milliseconds that the registry asks to wait (RFC 9110, 10.2.3), when it says so. */
+  readonly retryAfter: number | undefined;
 
-  constructor(request: string, status: number, errors: readonly ProtocolError[]) {
+  constructor(request: string, status: number, errors: readonly ProtocolError[], retryAfter?: number) {
     const words = errors
       .map(({ code, message }) => (message === '' ? code : `${code}: ${message}`))
       .join('; ');
@@ -28,6 +30,7 @@ export class RegistryError extends KilnError {
     });
     this.status = status;
     this.errors = errors;
+    this.retryAfter = retryAfter;
   }
 }
 

@@ -35,9 +35,10 @@ export class Repository {
     await response.body.dump();
     if (response.status === 404) return undefined;
     const digest = headerOf(response, 'docker-content-digest');
-    // A registry without HEAD or without the digest header is asked for the content.
+    // A registry without HEAD or without the digest header is asked for the content; one that refuses, or has a fault,
+    // is not.
     if (response.status !== 200 || !isDigest(digest)) {
-      if (response.status === 401 || response.status === 403)
+      if ([401, 403, 429].includes(response.status) || (response.status >= 500 && response.status !== 501))
         throw await errorFrom(response, `HEAD ${this.#label(target)}`);
       return (await this.getManifest(target, signal))?.descriptor;
     }

@@ -24,6 +24,7 @@ export interface TransportOptions {
   /** True when the certificate of this host need not verify. */
   readonly skipVerify: (host: string) => boolean;
   readonly retries: number;
+  readonly waitForRateLimit: boolean;
   readonly userAgent: string;
 }
 
@@ -52,6 +53,7 @@ export class Transport implements AsyncDisposable {
       try {
         const response = await this.#once(request);
         if (last || !transientStatuses.has(response.status)) return response;
+        if (response.status === 429 && !this.#options.waitForRateLimit) return response;
         delay = retryAfter(response) ?? backoff(attempt);
         if (delay > maximumDelay) return response;
         await response.body.dump();
@@ -152,5 +154,10 @@ export async function readBody(response: HttpResponse, limit: number, what: stri
 /** Turns an answer that was not wanted into an error, with the registry's own words. */
 export async function errorFrom(response: HttpResponse, request: string): Promise<RegistryError> {
   const body = await readBody(response, 64 * 1024, request).catch(() => Buffer.alloc(0));
-  return new RegistryError(request, response.status, parseErrors(body.toString('utf8')));
+  return new RegistryError(
+    request,
+    response.status,
+    parseErrors(body.toString('utf8')),
+    retryAfter(response),
+  );
 }

@@ -1,4 +1,5 @@
 import { join as joinPath } from 'node:path';
+import type PQueue from 'p-queue';
 import type { Layer } from '../layer/index.ts';
 import {
   type BlobStore,
@@ -45,7 +46,12 @@ export interface VolumeOptions {
   /** False for scratch space that need not survive a power failure. Default true. */
   readonly durable?: boolean;
   readonly progress?: Progress | undefined;
+  /** Layers that are fetched, and at most that many are unpacked, at the same time. Default: see {@link Volume.limitLayers}. */
+  readonly layers?: number;
 }
+
+/** As many connections as a registry's host gets at the same time. */
+const defaultLayerLimit = 16;
 
 /** The cache volume: images with their blobs, their layers unpacked, and who uses them (README.md). */
 export class Volume implements AsyncDisposable {
@@ -57,6 +63,8 @@ export class Volume implements AsyncDisposable {
   readonly #unpacker: Unpacker;
   readonly #progress: Progress | undefined;
   readonly #pulls = new SingleFlight<string, PullResult>();
+  #downloads: Promise<PQueue> | undefined;
+  #layerLimit: number;
   /** Which image a layer handed out by `find` belongs to, to count its uses. */
   readonly #owners = new WeakMap<Layer, ImageKey>();
   readonly #uses = new Map<string, ImageKey>();
@@ -69,7 +77,8 @@ export class Volume implements AsyncDisposable {
     this.#layout = layout;
     this.#progress = progress;
     this.#layers = new LayerDirectory({ directory, durable });
-    this.#unpacker = new Unpacker(layout.blobs, this.#layers);
+    this.#layerLimit = options.layers ?? defaultLayerLimit;
+    this.#unpacker = new Unpacker(layout.blobs, this.#layers, this.#layerLimit);
     const records = (): Promise<ImageRecord[]> => this.#records();
     this.#index = new IndexDatabase({ directory, writable: this.writable, progress, records });
   }
@@ -128,14 +137,25 @@ export class Volume implements AsyncDisposable {
   ): Promise<PullResult> {
     // Loaded only here: a build on a warm volume needs no registry.
     const { pullImage, pullKey } = await import('./pull.ts');
+    this.#downloads ??= import('p-queue').then(
+      ({ default: Queue }) => new Queue({ concurrency: this.#layerLimit }),
+    );
+    const downloads = await this.#downloads;
     return explained(this.directory, () =>
       join(
         this.#pulls,
         pullKey(reference, platform, options),
-        () => pullImage(this.#pullTarget(), client, reference, platform, options),
+        () => pullImage(this.#pullTarget(downloads), client, reference, platform, options),
         options.signal,
       ),
     );
+  }
+
+  /** Bounds how many layers are fetched at the same time, by all pulls together; memory grows with it. */
+  async limitLayers(count: number): Promise<void> {
+    this.#layerLimit = count;
+    await this.#unpacker.limit(count);
+    if (this.#downloads !== undefined) (await this.#downloads).concurrency = count;
   }
 
   /** Whether a stored image is what a tag's digest names: that manifest, or the one chosen from that index. */
@@ -231,9 +251,10 @@ export class Volume implements AsyncDisposable {
     return { directory: this.directory, layout: this.#layout, layers: this.#layers, index: this.#index };
   }
 
-  #pullTarget(): PullTarget {
+  #pullTarget(downloads: PQueue): PullTarget {
     return {
       ...this.#parts(),
+      downloads,
       unpacker: this.#unpacker,
       find: (reference, platform) => this.find(reference, platform),
       isTarget: (image, target) => this.isCurrent(image, target),

@@ -7,4 +7,5 @@ export { LineSplitter, plainReporter } from './report-plain.ts';
 export * from './reporters.ts';
 export * from './single-flight.ts';
 export * from './temporary.ts';
+export * from './version.ts';
 export * from './worker.ts';

@@ -23,8 +23,6 @@ export interface PullOptions {
   readonly unpack?: boolean;
   /** Ask the registry whether the tag still names what is stored. Default true; never asked for a digest. */
   readonly refresh?: boolean;
-  /** What the registry said a moment ago that the tag names, by a caller who has asked already. */
-  readonly target?: Digest;
   /** Layers of a pull with a higher one are fetched before those of others that wait. Default 0. */
   readonly priority?: number;
   readonly signal?: AbortSignal;
@@ -34,8 +32,8 @@ export interface PullOptions {
   /** Called as layers arrive, with the bytes of them that are there and of all that were missing. */
   readonly onProgress?: (bytes: number, total: number) => void;
   /**
-   * Called before anything is written, with about how many bytes will be. It may make room, and what it throws is what
-   * the pull throws.
+   * Called before anything is written, with about how many bytes will be. It may make room or wait its turn, and what it
+   * throws is what the pull throws.
    */
   readonly makeRoom?: (needed: number) => Promise<void>;
 }
@@ -77,7 +75,7 @@ export async function pullImage(
     if (unpack) await unpackStored(target, client, stored, options);
     return { image: stored, outcome: 'fresh', bytes: 0 };
   }
-  const digest = reference.digest ?? options.target ?? (await resolve(client, reference, signal));
+  const digest = reference.digest ?? (await resolve(client, reference, signal));
   if (stored !== undefined && (await target.isTarget(stored, digest))) {
     if (unpack) await unpackStored(target, client, stored, options);
     return { image: await target.markChecked(stored, platform), outcome: 'fresh', bytes: 0 };

@@ -235,6 +235,22 @@ export class Volume implements AsyncDisposable {
     return describe(this.#parts(), reference);
   }
 
+  /** Makes or mends the index database now, rather than with the first change. What is wrong with it is warned of. */
+  prepareIndex(): Promise<void> {
+    return this.#index.put([]);
+  }
+
+  /** True when the index database can be read. */
+  async hasIndex(): Promise<boolean> {
+    return (await this.#index.rows()) !== undefined;
+  }
+
+  /** Counts a use of an image by somebody who cannot write the volume. One that is not there is no error. */
+  async markUsed(reference: Reference, platform: Platform): Promise<void> {
+    const image = await this.find(reference, platform);
+    if (image !== undefined) this.#countUses(image.layers);
+  }
+
   /** A directory on the file system of the volume, removed on disposal, or by another process after a crash. */
   scratch(prefix: string): Promise<TemporaryDirectory> {
     return explained(this.directory, () =>

@@ -93,7 +93,7 @@ export class RegistryGates {
     };
     this.#gates.set(registry, gate);
     // Several visits that met the same fault are one failure.
-    if (began >= gate.lastFailure) {
+    if (began > gate.lastFailure) {
       gate.failures += 1;
       const pause = backoff(gate.failures, firstPause, longestPause, this.#random);
       gate.closedUntil = Math.max(gate.closedUntil, now + pause);

@@ -1,5 +1,4 @@
 import type { Platform, Reference } from '../../src/oci/index.ts';
-import { parsePlatform, parseReference } from '../../src/oci/index.ts';
 import { KilnError, messageOf, type Progress, systemErrorCode, version } from '../../src/support/index.ts';
 import type { BuildAnnouncement, BuildReport, ImageName, Volume } from '../../src/volume/index.ts';
 import { Adoption } from './adoption.ts';
@@ -11,7 +10,7 @@ import { Desired } from './desired.ts';
 import { type Belonging, DiskKeeper, usedBytes } from './disk-keeper.ts';
 import type { Flight, FlightEnd } from './flight.ts';
 import { History } from './history.ts';
-import { keyOf } from './image-key.ts';
+import { keyOf, tryParseName } from './image-key.ts';
 import { type EnsureListener, OnDemand } from './on-demand.ts';
 import { Pins } from './pins.ts';
 import { Puller } from './puller.ts';
@@ -22,6 +21,7 @@ import { Schedule } from './schedule.ts';
 import { type DaemonState, StateFile } from './state-file.ts';
 import { checkVolume, describeImages, FirstRound } from './status.ts';
 import type { Ensured, Warming, WarmingEvent, WarmingStatus } from './types.ts';
+import { Uses } from './uses.ts';
 import { isWarm, VolumeView } from './volume-view.ts';
 
 export interface WarmingParts {
@@ -61,6 +61,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
   readonly #builds: Builds;
   readonly #history: History;
   readonly #stateFile: StateFile;
+  readonly #uses: Uses;
   readonly #firstRound: FirstRound;
   #configuration: Configuration;
   #loadedAt: Date;
@@ -118,6 +119,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     this.#builds = new Builds(clock);
     this.#history = new History(state.samples);
     this.#stateFile = new StateFile(volume.directory, { clock, progress }, () => this.#state());
+    this.#uses = new Uses(volume, progress);
     this.#firstRound = new FirstRound(clock.now() + configuration.firstRoundSeconds * 1000);
   }
 
@@ -235,7 +237,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     let adopted = false;
     for (const { outcome, ...image } of report.bases) {
       if (outcome === 'warm') continue;
-      const request = tryParse(image);
+      const request = tryParseName(image);
       const kept = this.#schedule.images.get(keyOf(image))?.wish.source;
       if (request !== undefined && (kept === undefined || kept === 'adopted'))
         adopted = this.#adoption.missed(request) || adopted;
@@ -261,6 +263,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     // Disposed in the reverse order: nothing new begins, what goes on ends, then it is written down.
     this.#cleanup.use(this.#clients);
     this.#cleanup.use(this.#stateFile);
+    this.#cleanup.use(this.#uses);
     this.#cleanup.defer(() => this.#puller.settle());
     this.#cleanup.use(this.#cacheRepositories);
     this.#cleanup.use(this.#schedule);
@@ -332,12 +335,10 @@ export class NodeWarming implements Warming, AsyncDisposable {
   }
 
   #used(image: ImageName): void {
-    const request = tryParse(image);
+    const request = tryParseName(image);
     if (request === undefined) return;
     this.#adoption.used(keyOf(image));
-    this.#parts.volume.markUsed(request.reference, request.platform).catch((error: unknown) => {
-      this.#parts.progress.warn(`the use of ${image.reference} was not counted: ${messageOf(error)}`);
-    });
+    this.#uses.count(request);
     this.#stateFile.changed();
   }
 
@@ -367,19 +368,6 @@ export class NodeWarming implements Warming, AsyncDisposable {
 
   #emit(event: WarmingEvent): void {
     for (const listener of this.#listeners) listener(event);
-  }
-}
-
-/** An image as a build names it; undefined for a name that nothing can have. */
-function tryParse({
-  reference,
-  platform,
-}: ImageName): { reference: Reference; platform: Platform } | undefined {
-  try {
-    return { reference: parseReference(reference), platform: parsePlatform(platform) };
-  } catch (error) {
-    if (error instanceof KilnError) return undefined;
-    throw error;
   }
 }
 

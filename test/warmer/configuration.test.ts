@@ -204,6 +204,27 @@ describe('a configuration', () => {
   });
 });
 
+describe('the documentation', () => {
+  const text = readFileSync(join(import.meta.dirname, '../../docs/warmer-daemon.md'), 'utf8');
+  const example = /```yaml\n(.*?)```/s.exec(text)?.[1] ?? '';
+
+  test('has an example that is valid', () => {
+    assert.equal(parse(example).images.length, 3);
+  });
+
+  test('names every field', () => {
+    const missing = fieldsOf(configurationSchema).filter((name) => !new RegExp(`\\b${name}:`).test(example));
+    assert.deepEqual(missing, []);
+  });
+});
+
+/** The names of all fields of a schema. */
+function fieldsOf(schema: object): string[] {
+  const { properties = {}, items } = schema as { properties?: Record<string, object>; items?: object };
+  const inside = [...Object.values(properties), ...(items === undefined ? [] : [items])];
+  return [...Object.keys(properties), ...inside.flatMap(fieldsOf)];
+}
+
 describe('the published schema', () => {
   const published = readFileSync(join(import.meta.dirname, '../../deploy/warmer.schema.json'), 'utf8');
 

@@ -1,10 +1,10 @@
 import { keyOfTag } from '../../src/layercache/index.ts';
 import { parseReference, type Reference } from '../../src/oci/index.ts';
-import { messageOf, type Progress, UsageError } from '../../src/support/index.ts';
+import { type Progress, UsageError } from '../../src/support/index.ts';
 import { CacheEntries, type StoredEntries } from './cache-entries.ts';
 import type { Clock } from './clock.ts';
 import type { ConfiguredCacheRepository } from './configuration.ts';
-import { judgeFailure } from './pull-outcome.ts';
+import { judgeFailure, wordsOf } from './pull-outcome.ts';
 import { backoff, nextRefresh, type Random } from './refresh.ts';
 import type { RegistryClients } from './registry-clients.ts';
 import type { RegistryGates } from './registry-gates.ts';
@@ -136,7 +136,7 @@ export class CacheRepositories implements AsyncDisposable {
       else if (end.registryAway) visit.failed(undefined);
       else visit.succeeded();
       watched.failures += 1;
-      progress.warn(`the cache repository ${nameOfRepository(configured)} was not read: ${messageOf(error)}`);
+      progress.warn(`the cache repository ${nameOfRepository(configured)} was not read: ${wordsOf(error)}`);
       this.#wait(watched, backoff(watched.failures, firstPause, longestPause, random));
     }
     onChange();

@@ -27,6 +27,14 @@ export function rateLimited(registry: string, until: Date): KilnError {
   });
 }
 
+/** What is wrong and why, in one line. */
+export function wordsOf(error: unknown): string {
+  const message = messageOf(error);
+  const cause = error instanceof Error && error.cause !== undefined ? messageOf(error.cause) : '';
+  const [why = ''] = cause.split('\n', 1);
+  return why === '' || message.includes(why) ? message : `${message} (${why})`;
+}
+
 /** What is kept of a flight; undefined when nothing was asked. Times in milliseconds since 1970. */
 export function recordOf(
   { name, request, reason }: Flight,
@@ -46,6 +54,6 @@ export function recordOf(
     startedAt: new Date(startedAt),
     seconds: (endedAt - startedAt) / 1000,
     bytes,
-    ...('error' in end ? { error: messageOf(end.error) } : {}),
+    ...('error' in end ? { error: wordsOf(end.error) } : {}),
   };
 }

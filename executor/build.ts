@@ -6,7 +6,7 @@ import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { openContext, readDockerfile } from './context/index.ts';
-import { parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
+import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
 import { OverlayIsolation } from './isolation/index.ts';
@@ -39,11 +39,27 @@ export async function build(
   signal: AbortSignal,
   marks: { onFirstRun?: () => void } = {},
 ): Promise<BuildOutcome> {
+  const source = await readDockerfile(options.dockerfile);
+  try {
+    return await buildFrom(source, options, client, progress, signal, marks);
+  } catch (error) {
+    throw addExcerpt(basename(options.dockerfile), source.split(/\r?\n/), error);
+  }
+}
+
+async function buildFrom(
+  source: string,
+  options: BuildOptions,
+  client: RegistryClient,
+  progress: Progress,
+  signal: AbortSignal,
+  marks: { onFirstRun?: () => void },
+): Promise<BuildOutcome> {
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
   await using isolation = new OverlayIsolation();
   const context = await openContext(options.context, options.dockerfile);
-  const dockerfile = parseDockerfile(await readDockerfile(options.dockerfile), basename(options.dockerfile));
+  const dockerfile = parseDockerfile(source, basename(options.dockerfile));
   const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
   await using volumes = await openVolumes(options, progress);
   const bases = new BaseResolver(volumes.all, client, progress);

@@ -1,6 +1,7 @@
 import { posix } from 'node:path';
 import { BuildError } from '../src/support/index.ts';
 import {
+  chompBody,
   type Command,
   type CopyInstruction,
   type Dockerfile,
@@ -12,6 +13,7 @@ import {
   type HealthcheckInstruction,
   type Instruction,
   type Origin,
+  parseHeredocOpening,
   parseTriggers,
   platformArguments,
   type ResolvedStage,
@@ -43,6 +45,18 @@ export function interpretStage(
   options: InterpretOptions,
 ): InterpretedStage {
   return new Interpreter(dockerfile, graph, stage, base, options).run();
+}
+
+function unsupported(what: string, where: string, remedy = 'Rewrite the line without it.'): BuildError {
+  return new BuildError(`${what} is not supported by this version`, {
+    code: 'E_DOCKERFILE_UNSUPPORTED',
+    where,
+    remedy,
+  });
+}
+
+function heredocBody({ content, chomp }: Heredoc): string {
+  return chomp ? chompBody(content) : content;
 }
 
 class Interpreter {
@@ -257,6 +271,7 @@ class Interpreter {
   }
 
   #run(instruction: RunInstruction): void {
+    this.#requireSupportedRun(instruction);
     const state = this.#state;
     const argv =
       instruction.command.form === 'exec'
@@ -280,24 +295,22 @@ class Interpreter {
   #script(instruction: RunInstruction): string {
     const { command, heredocs } = instruction;
     const text = command.form === 'shell' ? command.command : '';
-    if (heredocs.length === 0) return text;
-    const [only] = heredocs;
-    if (heredocs.length === 1 && only !== undefined && /^<<-?\s*(?:"[^"]*"|'[^']*'|\S+)$/.test(text)) {
-      if (only.content.startsWith('#!'))
-        throw new BuildError(
-          'a here-document with an interpreter line (#!) is not supported by this version',
-          {
-            code: 'E_DOCKERFILE_UNSUPPORTED',
-            where: this.#where(instruction.line),
-            remedy: `Name the interpreter: RUN <<${only.name} python3.`,
-          },
-        );
-      return only.content;
-    }
-    return `${text}\n${heredocs.map(({ name, content }) => `${content}${name}`).join('\n')}\n`;
+    const [first] = heredocs;
+    if (first === undefined) return text;
+    if (parseHeredocOpening(text) === undefined)
+      return `${text}\n${heredocs.map(({ name, content }) => `${content}${name}`).join('\n')}`;
+    const body = heredocBody(first);
+    if (body.startsWith('#!'))
+      throw unsupported(
+        'a here-document with an interpreter line (#!)',
+        this.#where(instruction.line),
+        `Name the interpreter: RUN <<${first.name} python3.`,
+      );
+    return body;
   }
 
   #copy(instruction: CopyInstruction): void {
+    this.#requireSupportedCopy(instruction);
     const sources = instruction.sources.map((source) => this.#expand(instruction, source));
     const destination = this.#expand(instruction, instruction.destination);
     const files = instruction.heredocs.map((heredoc) => ({
@@ -320,12 +333,36 @@ class Interpreter {
     this.#step(instruction, operation, text, text);
   }
 
+  /** Of RUN, what this version cannot do yet. */
+  #requireSupportedRun({ line, mounts, network, security, devices }: RunInstruction): void {
+    if (mounts.length > 0) throw unsupported('RUN --mount', this.#where(line));
+    if (network !== 'default') throw unsupported(`RUN --network=${network}`, this.#where(line));
+    if (security !== 'sandbox') throw unsupported(`RUN --security=${security}`, this.#where(line));
+    if (devices.length > 0) throw unsupported('RUN --device', this.#where(line));
+  }
+
+  /** Of COPY and ADD, what this version cannot do yet. */
+  #requireSupportedCopy(instruction: CopyInstruction): void {
+    const word = instruction.kind.toUpperCase();
+    const flags = {
+      link: instruction.link,
+      parents: instruction.parents,
+      exclude: instruction.excludes.length > 0,
+      checksum: instruction.checksum !== undefined,
+      'keep-git-dir': instruction.keepGitDir !== undefined,
+      unpack: instruction.unpack !== undefined,
+    };
+    for (const [flag, given] of Object.entries(flags))
+      if (given) throw unsupported(`${word} --${flag}`, this.#where(instruction.line));
+    const remote = instruction.sources.find((source) => /^(?:https?|git|ssh):\/\/|^git@/i.test(source));
+    if (instruction.kind === 'add' && remote !== undefined)
+      throw unsupported(`ADD from ${remote}`, this.#where(instruction.line));
+  }
+
   #heredocText(instruction: Instruction, heredoc: Heredoc): string {
     return heredoc.expand
-      ? this.#guardExpansion(instruction, () =>
-          expandHeredoc(heredoc.content, this.#state.lookup, this.#dockerfile.escape),
-        )
-      : heredoc.content;
+      ? this.#guardExpansion(instruction, () => expandHeredoc(heredocBody(heredoc), this.#state.lookup).text)
+      : heredocBody(heredoc);
   }
 
   #guardExpansion(instruction: Instruction, expand: () => string): string {

@@ -17,7 +17,7 @@ export const proxyArguments: ReadonlySet<string> = new Set(
  */
 export class StageState {
   env = new Map<string, string>();
-  /** Declared ARGs with a value; they end with the stage. */
+  /** Declared ARGs with a value; stages FROM this one have them too, others do not. */
   arguments = new Map<string, string>();
   user = '';
   workingDirectory = '';
@@ -62,6 +62,7 @@ export class StageState {
   inherit(): StageState {
     const state = new StageState();
     state.env = new Map(this.env);
+    state.arguments = new Map(this.arguments);
     state.user = this.user;
     state.workingDirectory = this.workingDirectory;
     state.shell = this.shell;

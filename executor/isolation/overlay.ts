@@ -4,6 +4,7 @@ import type { Worker } from 'node:worker_threads';
 import type { Digest } from '../../src/oci/index.ts';
 import {
   BuildError,
+  endWorker,
   EnvironmentError,
   isAbortError,
   KilnError,
@@ -44,7 +45,7 @@ class WorkerPool {
   async close(): Promise<void> {
     const spare = this.#spare;
     this.#spare = undefined;
-    await spare?.terminate();
+    if (spare !== undefined) await endWorker(spare);
   }
 
   #start(): Worker {
@@ -134,7 +135,7 @@ export class OverlayIsolation implements Isolation, AsyncDisposable {
       });
     } finally {
       signal?.removeEventListener('abort', abort);
-      await worker.terminate();
+      await endWorker(worker);
       signal?.throwIfAborted();
     }
   }

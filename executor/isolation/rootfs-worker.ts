@@ -2,7 +2,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { resolveInRoot } from '../../src/os/index.ts';
-import { BuildError, plainError } from '../../src/support/index.ts';
+import { BuildError, plainError, workerLoaded } from '../../src/support/index.ts';
 import { copyInto, resolveUser, treeDigest } from '../context/index.ts';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.ts';
 import { enterNamespaces, mountOverlay, mountSource } from './mounts.ts';
@@ -14,6 +14,7 @@ import { ContainerRun } from './run-in-worker.ts';
 
 if (parentPort === null) throw new Error('this module runs in a worker thread');
 const port = parentPort;
+workerLoaded();
 const post = (message: FromWorker): void => port.postMessage(message);
 let run: ContainerRun | undefined;
 

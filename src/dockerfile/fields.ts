@@ -7,74 +7,69 @@ export interface Place {
   readonly line: number;
 }
 
-export function syntaxError(place: Place, message: string, remedy?: string): BuildError {
+/** @param subject the word of the Dockerfile that is wrong, to be marked. */
+export function syntaxError(place: Place, message: string, remedy?: string, subject?: string): BuildError {
   return new BuildError(message, {
     code: 'E_DOCKERFILE_SYNTAX',
     where: `${place.file}:${place.line}`,
     remedy,
+    subject,
   });
 }
 
-export function unsupported(place: Place, what: string): BuildError {
-  return new BuildError(`${what} is not supported by this version`, {
-    code: 'E_DOCKERFILE_UNSUPPORTED',
-    where: `${place.file}:${place.line}`,
-    remedy: 'Rewrite the line without it.',
-  });
-}
-
-/** The JSON list of an exec form, or undefined when the text is none (then it is a shell form). */
-export function jsonWords(text: string): string[] | undefined {
+/**
+ * The JSON list of an exec form, or undefined when the text is none (then it is a shell form).
+ *
+ * @throws BuildError for a list of something else than texts, which is neither.
+ */
+export function jsonWords(text: string, place: Place): string[] | undefined {
   if (!text.trimStart().startsWith('[')) return undefined;
+  let value: unknown;
   try {
-    const value: unknown = JSON.parse(text);
-    return Array.isArray(value) && value.every((word) => typeof word === 'string') ? value : undefined;
+    value = JSON.parse(text);
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
     throw error;
   }
+  if (!Array.isArray(value)) return undefined;
+  if (value.every((word) => typeof word === 'string')) return value;
+  throw syntaxError(place, 'a JSON list may hold texts only', 'Put every element in double quotes.');
 }
 
-export function parseCommand(text: string): Command {
-  const words = jsonWords(text);
+export function parseCommand(text: string, place: Place): Command {
+  const words = jsonWords(text, place);
   return words === undefined ? { form: 'shell', command: text } : { form: 'exec', command: words };
+}
+
+/** Splits at white space, whatever quotes there are. */
+export function splitAtSpaces(text: string): string[] {
+  return text === '' ? [] : text.split(/[\t\v\f\r ]+/);
 }
 
 /** Splits at white space outside quotes; quotes and escapes stay in the words. */
 export function splitWords(text: string, escape: string): string[] {
   const words: string[] = [];
-  let word = '';
+  let word: string | undefined;
   let quote = '';
   for (let at = 0; at < text.length; at++) {
     const character = text[at] ?? '';
     if (quote === '' && /\s/.test(character)) {
-      if (word !== '') words.push(word);
-      word = '';
+      if (word !== undefined) words.push(word);
+      word = undefined;
       continue;
     }
     if (character === escape && quote !== "'") {
-      word += character + (text[at + 1] ?? '');
+      // An escape at the very end escapes nothing and is left out.
+      if (at + 1 < text.length) word = (word ?? '') + character + (text[at + 1] ?? '');
       at++;
       continue;
     }
     if (quote === character) quote = '';
     else if (quote === '' && (character === '"' || character === "'")) quote = character;
-    word += character;
+    word = (word ?? '') + character;
   }
-  if (word !== '') words.push(word);
+  if (word !== undefined) words.push(word);
   return words;
-}
-
-/** Takes the `--name=value` flags off the front of an instruction's text. */
-export function takeFlags(text: string): { flags: Map<string, string>; rest: string } {
-  const flags = new Map<string, string>();
-  let rest = text;
-  for (;;) {
-    const match = /^--([a-z][a-z-]*)(?:=("[^"]*"|'[^']*'|\S*))?(?:\s+|$)/.exec(rest);
-    if (match === null) return { flags, rest };
-    flags.set(match[1] ?? '', (match[2] ?? '').replace(/^(["'])(.*)\1$/, '$2'));
-    rest = rest.slice(match[0].length);
-  }
 }
 
 const durationUnits: Readonly<Record<string, number>> = {

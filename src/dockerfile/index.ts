@@ -1,4 +1,24 @@
-export { expandHeredoc, expandWord, expandWords, ExpansionError, type Lookup } from './expand.ts';
+export {
+  type BaseFacts,
+  type CheckContext,
+  checkDockerfile,
+  type CheckResult,
+  type Finding,
+} from './check.ts';
+export { type CheckName, checkRules, rulePage } from './rules.ts';
+export {
+  expand,
+  type ExpandOptions,
+  expandHeredoc,
+  type Expansion,
+  expandWord,
+  expandWords,
+  ExpansionError,
+  type Lookup,
+} from './expand.ts';
+export { chompBody, parseHeredocOpening } from './heredocs.ts';
+export * from './mounts.ts';
+export { addExcerpt } from './excerpt.ts';
 export { nearestWord } from './fields.ts';
 export { parseDockerfile, parseTriggers } from './parse.ts';
 export {
@@ -12,4 +32,4 @@ export {
   type StageGraph,
   type StageOptions,
 } from './stages.ts';
-export type * from './types.ts';
+export * from './types.ts';

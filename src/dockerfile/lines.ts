@@ -1,4 +1,6 @@
 import { BuildError } from '../support/index.ts';
+import { type Directives, readDirectives } from './directives.ts';
+import { findHeredocs, type HeredocOpening } from './heredocs.ts';
 import type { Heredoc } from './types.ts';
 
 /** One instruction of the file: its continuation lines joined, its here-documents read. */
@@ -7,140 +9,130 @@ export interface LogicalLine {
   readonly line: number;
   readonly endLine: number;
   readonly heredocs: readonly Heredoc[];
+  /** The comments right before it, without `#`; an empty comment cuts them off. */
+  readonly comments: readonly string[];
+  /** The first empty line between its continuation lines, which later versions of the language may refuse. */
+  readonly emptyContinuation: number | undefined;
 }
 
-export interface SplitFile {
-  readonly escape: string;
-  readonly lines: readonly LogicalLine[];
+export interface SplitFile extends Directives {
+  readonly instructions: readonly LogicalLine[];
 }
 
-const directive = /^#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$/;
-const heredocWord = /(?:^|\s|[0-9])<<(-?)\s*(?:"([^"\s]+)"|'([^'\s]+)'|([A-Za-z0-9_./\\-]+))/g;
+const comment = /^\s*#/;
 
 /**
  * Splits a Dockerfile into instructions: parser directives, comments, continuation lines, here-documents
- * (Dockerfile reference, "Format" and "Parser directives").
+ * (Dockerfile reference, "Format", "Parser directives", "Here-Documents").
  *
- * @throws BuildError `E_DOCKERFILE_SYNTAX` for a bad escape directive or an unterminated here-document.
+ * @throws BuildError `E_DOCKERFILE_SYNTAX` for wrong directives and for a here-document that does not end.
  */
 export function splitLines(text: string, file: string): SplitFile {
-  const physical = text
-    .replace(/^\uFEFF/, '')
-    .split('\n')
-    .map((line) => line.replace(/\r$/, ''));
+  const physical = text.replace(/^\uFEFF/, '').split('\n');
   if (physical.at(-1) === '') physical.pop();
-  const { escape, next } = readDirectives(physical, file);
-  const lines: LogicalLine[] = [];
-  for (let at = next; at < physical.length;) {
-    const start = at;
-    const joined = joinContinuations(physical, at, escape);
-    at = joined.next;
-    const trimmed = joined.text.trim();
-    if (trimmed === '') continue;
-    const heredocs: Heredoc[] = [];
-    for (const opening of openings(trimmed)) {
-      const read = readHeredoc(physical, at, opening);
-      if (read === undefined)
-        throw new BuildError(`here-document ${opening.name} is not ended`, {
-          code: 'E_DOCKERFILE_SYNTAX',
-          where: `${file}:${start + 1}`,
-          remedy: `Add a line with only ${opening.name} after its text.`,
-        });
-      heredocs.push(read.heredoc);
-      at = read.next;
+  const directives = readDirectives(physical, file);
+  return { ...directives, instructions: new LineSplitter(physical, directives, file).run() };
+}
+
+class LineSplitter {
+  readonly #physical: readonly string[];
+  readonly #continuation: RegExp;
+  readonly #file: string;
+  #at: number;
+
+  constructor(physical: readonly string[], directives: Directives, file: string) {
+    this.#physical = physical;
+    this.#file = file;
+    this.#at = directives.lines;
+    const escape = directives.escape === '\\' ? '\\\\' : '`';
+    // An escaped escape character at the end of a line continues nothing.
+    this.#continuation = new RegExp(`(?:^|([^${escape}]))${escape}[ \\t]*$`);
+  }
+
+  run(): LogicalLine[] {
+    const instructions: LogicalLine[] = [];
+    let comments: string[] = [];
+    for (let line = this.#take(); line !== undefined; line = this.#take()) {
+      const first = line.trimStart();
+      if (comment.test(first)) {
+        const said = first.slice(1).trim();
+        if (said === '') comments = [];
+        else comments.push(said);
+        continue;
+      }
+      const instruction = this.#instruction(first, comments);
+      if (instruction === undefined) continue;
+      instructions.push(instruction);
+      comments = [];
     }
-    lines.push({ text: trimmed, line: start + 1, endLine: at, heredocs });
+    return instructions;
   }
-  return { escape, lines };
-}
 
-function readDirectives(physical: readonly string[], file: string): { escape: string; next: number } {
-  let escape = '\\';
-  let next = 0;
-  const seen = new Set<string>();
-  for (; next < physical.length; next++) {
-    const match = directive.exec((physical[next] ?? '').trim());
-    const name = match?.[1]?.toLowerCase();
-    if (match === null || name === undefined || !['syntax', 'escape', 'check'].includes(name)) break;
-    if (seen.has(name))
-      throw new BuildError(`the directive "${name}" is given twice`, {
-        code: 'E_DOCKERFILE_SYNTAX',
-        where: `${file}:${next + 1}`,
-      });
-    seen.add(name);
-    if (name !== 'escape') continue;
-    const value = match[2] ?? '';
-    if (value !== '\\' && value !== '`')
-      throw new BuildError(`invalid escape character "${value}"`, {
-        code: 'E_DOCKERFILE_SYNTAX',
-        where: `${file}:${next + 1}`,
-        remedy: 'The escape directive takes \\ or `.',
-      });
-    escape = value;
+  /** The next line without its ending. */
+  #take(): string | undefined {
+    return this.#physical[this.#at++]?.replace(/\r+$/, '');
   }
-  return { escape, next };
-}
 
-function joinContinuations(
-  physical: readonly string[],
-  start: number,
-  escape: string,
-): { text: string; next: number } {
-  const ending = new RegExp(`${escape === '\\' ? '\\\\' : '`'}[ \\t]*$`);
-  let text = '';
-  let at = start;
-  let continued = false;
-  for (; at < physical.length; at++) {
-    const line = physical[at] ?? '';
-    // Comments, and (as every builder accepts with a warning) empty lines, may stand between continuation lines.
-    if (/^\s*#/.test(line)) {
-      if (continued) continue;
-      return { text: '', next: at + 1 };
+  /** The instruction that begins with a line that has been taken; undefined when there is nothing in it. */
+  #instruction(first: string, comments: readonly string[]): LogicalLine | undefined {
+    const line = this.#at;
+    const joined = this.#join(first);
+    const text = joined.text.trim();
+    if (text === '') return undefined;
+    const heredocs = mayHaveHeredocs(text)
+      ? findHeredocs(text).map((opening) => this.#heredoc(opening, line))
+      : [];
+    const { emptyContinuation } = joined;
+    return { text, line, endLine: this.#at, heredocs, comments, emptyContinuation };
+  }
+
+  #join(first: string): { text: string; emptyContinuation: number | undefined } {
+    let text = '';
+    let emptyContinuation: number | undefined;
+    for (let line: string | undefined = first; line !== undefined;) {
+      const continued = this.#continuation.test(line);
+      text += continued ? line.replace(this.#continuation, '$1') : line;
+      if (!continued) break;
+      line = this.#take();
+      while (line !== undefined && (comment.test(line) || line.trim() === '')) {
+        if (line.trim() === '') emptyContinuation ??= this.#at;
+        line = this.#take();
+      }
     }
-    if (continued && line.trim() === '') continue;
-    if (!ending.test(line)) return { text: text + line, next: at + 1 };
-    text += line.replace(ending, '');
-    continued = true;
+    this.#at = Math.min(this.#at, this.#physical.length);
+    return { text, emptyContinuation };
   }
-  return { text, next: at };
-}
 
-interface Opening {
-  readonly name: string;
-  readonly stripTabs: boolean;
-  readonly expand: boolean;
-}
-
-/** The here-documents that an instruction opens; only RUN, COPY and ADD (also behind ONBUILD) can. */
-function openings(text: string): Opening[] {
-  if (!/^(?:onbuild\s+)?(?:run|copy|add)\s/i.test(text) || !text.includes('<<')) return [];
-  const body = text.replace(/<<</g, '   ');
-  return [...maskQuotes(body).matchAll(heredocWord)].map((match) => ({
-    name: match[2] ?? match[3] ?? match[4] ?? '',
-    stripTabs: match[1] === '-',
-    expand: match[4] !== undefined,
-  }));
-}
-
-/** Blanks out quoted text that has spaces, so that `<<` inside a quoted string opens nothing. */
-function maskQuotes(text: string): string {
-  return text.replace(/(?<!<<-?)(["'])(?:(?!\1).)*?\1/g, (quoted) => ' '.repeat(quoted.length));
-}
-
-function readHeredoc(
-  physical: readonly string[],
-  start: number,
-  opening: Opening,
-): { heredoc: Heredoc; next: number } | undefined {
-  const body: string[] = [];
-  for (let at = start; at < physical.length; at++) {
-    const raw = physical[at] ?? '';
-    const line = opening.stripTabs ? raw.replace(/^\t+/, '') : raw;
-    if (line === opening.name) {
-      const content = body.map((text) => `${text}\n`).join('');
-      return { heredoc: { name: opening.name, content, expand: opening.expand }, next: at + 1 };
+  #heredoc(opening: HeredocOpening, opened: number): Heredoc {
+    let content = '';
+    for (let line = this.#physical[this.#at++]; line !== undefined; line = this.#physical[this.#at++]) {
+      const bare = line.replace(/\r+$/, '');
+      if ((opening.chomp ? bare.replace(/^\t+/, '') : bare) === opening.name)
+        return { name: opening.name, content, chomp: opening.chomp, expand: opening.expand };
+      content += `${line}\n`;
     }
-    body.push(line);
+    throw new BuildError(`here-document ${opening.name} is not ended`, {
+      code: 'E_DOCKERFILE_SYNTAX',
+      where: `${this.#file}:${opened}`,
+      remedy: `Add a line with only ${opening.name} after its text.`,
+    });
   }
-  return undefined;
+}
+
+/** Only RUN, COPY and ADD, also behind ONBUILD, have here-documents, and not in their JSON form. */
+function mayHaveHeredocs(text: string): boolean {
+  const match = /^(?:onbuild\s+)?(?:run|copy|add)\s+([\s\S]*)$/i.exec(text);
+  if (match === null || !text.includes('<<')) return false;
+  const [, rest = ''] = match;
+  return !isStringList(rest.replace(/^(?:--\S*\s+)*/, ''));
+}
+
+function isStringList(text: string): boolean {
+  if (!text.startsWith('[')) return false;
+  try {
+    return Array.isArray(JSON.parse(text));
+  } catch (error) {
+    if (error instanceof SyntaxError) return false;
+    throw error;
+  }
 }

@@ -1,4 +1,5 @@
 import { BuildError } from '../support/index.ts';
+import { withExcerpt } from './excerpt.ts';
 import { syntaxError } from './fields.ts';
 import { parseInstruction } from './instructions.ts';
 import { splitLines } from './lines.ts';
@@ -8,13 +9,18 @@ import type { ArgInstruction, Dockerfile, FromInstruction, Instruction, Stage } 
  * Parses a Dockerfile (Dockerfile reference, stable channel).
  *
  * @param file how messages call it.
- * @throws BuildError `E_DOCKERFILE_SYNTAX` or `E_DOCKERFILE_UNSUPPORTED`, naming file and line.
+ * @throws BuildError `E_DOCKERFILE_SYNTAX`, naming file and line.
  */
 export function parseDockerfile(text: string, file: string): Dockerfile {
-  const { escape, lines } = splitLines(text, file);
+  const source = text.split(/\r?\n/);
+  return withExcerpt(file, source, () => parse(text, file, source));
+}
+
+function parse(text: string, file: string, source: readonly string[]): Dockerfile {
+  const { escape, check, instructions } = splitLines(text, file);
   const metaArgs: ArgInstruction[] = [];
   const stages: { from: FromInstruction; instructions: Instruction[] }[] = [];
-  for (const line of lines) {
+  for (const line of instructions) {
     const instruction = parseInstruction(line, file, escape);
     const stage = stages.at(-1);
     if (instruction.kind === 'from') stages.push({ from: instruction, instructions: [] });
@@ -35,7 +41,10 @@ export function parseDockerfile(text: string, file: string): Dockerfile {
     });
   return {
     file,
+    source,
     escape,
+    check,
+    emptyContinuations: instructions.flatMap(({ emptyContinuation }) => emptyContinuation ?? []),
     metaArgs,
     stages: stages.map(({ from, instructions }, index): Stage => ({
       index,
@@ -54,7 +63,7 @@ export function parseTriggers(
   escape: string,
 ): Instruction[] {
   return triggers.flatMap((trigger) =>
-    splitLines(trigger, `${file} (ONBUILD of ${from.image})`).lines.map((line) => {
+    splitLines(trigger, `${file} (ONBUILD of ${from.image})`).instructions.map((line) => {
       const placed = { ...line, line: from.line, endLine: from.line };
       const instruction = parseInstruction(placed, file, escape);
       if (instruction.kind === 'from' || instruction.kind === 'onbuild' || instruction.kind === 'maintainer')

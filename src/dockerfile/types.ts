@@ -1,9 +1,13 @@
+import type { MountFields } from './mounts.ts';
+
 /** A here-document of RUN, COPY or ADD (Dockerfile reference, "Here-Documents"). */
 export interface Heredoc {
   /** The word after `<<`, without quotes. */
   readonly name: string;
-  /** The body, every line with its line feed. */
+  /** The body as written, every line with its line feed. */
   readonly content: string;
+  /** Opened by `<<-`: tabs at the beginning of its lines are not part of it. */
+  readonly chomp: boolean;
   /** False when the word was quoted: variables in the body are then left alone. */
   readonly expand: boolean;
 }
@@ -14,6 +18,10 @@ interface Located {
   readonly endLine: number;
   /** The instruction as written, continuation lines joined. */
   readonly original: string;
+  /** Its first word as written. */
+  readonly word: string;
+  /** The comments right before it. */
+  readonly comments: readonly string[];
 }
 
 /** A command in shell form (one text) or exec form (a list of arguments). */
@@ -24,12 +32,17 @@ export type Command =
 export interface Assignment {
   readonly name: string;
   readonly value: string;
+  /** In the old form, `ENV name value`. */
+  readonly legacy: boolean;
 }
 
 export interface FromInstruction extends Located {
   readonly kind: 'from';
   readonly image: string;
+  /** The stage's name in lower case. */
   readonly alias: string | undefined;
+  /** The words after the image as written: `AS` and the name. */
+  readonly as: readonly [string, string] | undefined;
   readonly platform: string | undefined;
 }
 
@@ -37,7 +50,17 @@ export interface RunInstruction extends Located {
   readonly kind: 'run';
   readonly command: Command;
   readonly heredocs: readonly Heredoc[];
+  readonly mounts: readonly MountFields[];
+  readonly network: NetworkMode;
+  readonly security: SecurityMode;
+  readonly devices: readonly string[];
 }
+
+/** Values of `RUN --network` and `RUN --security` (Dockerfile reference). */
+export const networkModes = ['default', 'none', 'host'] as const;
+export type NetworkMode = (typeof networkModes)[number];
+export const securityModes = ['sandbox', 'insecure'] as const;
+export type SecurityMode = (typeof securityModes)[number];
 
 export interface CopyInstruction extends Located {
   readonly kind: 'copy' | 'add';
@@ -48,6 +71,18 @@ export interface CopyInstruction extends Located {
   readonly from: string | undefined;
   readonly chown: string | undefined;
   readonly chmod: string | undefined;
+  /** The layer does not depend on what is below it. */
+  readonly link: boolean;
+  /** COPY: the directories of the sources are kept. */
+  readonly parents: boolean;
+  /** Patterns of what is left out. */
+  readonly excludes: readonly string[];
+  /** ADD: digest of a remote file, or the commit of a repository. */
+  readonly checksum: string | undefined;
+  /** ADD: whether `.git` of a repository stays; undefined when it is not said. */
+  readonly keepGitDir: boolean | undefined;
+  /** ADD: whether archives are unpacked; undefined for what the kind of source has by default. */
+  readonly unpack: boolean | undefined;
 }
 
 export interface EnvInstruction extends Located {
@@ -127,7 +162,13 @@ export interface Stage {
 export interface Dockerfile {
   /** How messages call the file. */
   readonly file: string;
+  /** Its lines as written, for messages. */
+  readonly source: readonly string[];
   readonly escape: string;
+  /** The text of the `# check` directive. */
+  readonly check: { readonly text: string; readonly line: number } | undefined;
+  /** Lines with nothing on them between continuation lines. */
+  readonly emptyContinuations: readonly number[];
   /** ARGs before the first FROM. */
   readonly metaArgs: readonly ArgInstruction[];
   readonly stages: readonly Stage[];

@@ -17,6 +17,10 @@ export interface KilnErrorOptions {
   readonly remedy?: string | undefined;
   /** Where it happened: `Dockerfile:12`, an image reference, a path. */
   readonly where?: string | undefined;
+  /** Of the text at `where`, the word that is wrong. */
+  readonly subject?: string | undefined;
+  /** The text at `where` with a mark under what is wrong, as lines to print. */
+  readonly excerpt?: string | undefined;
   readonly cause?: unknown;
 }
 
@@ -27,6 +31,8 @@ export class KilnError extends Error {
   readonly category: ErrorCategory;
   readonly remedy: string | undefined;
   readonly where: string | undefined;
+  readonly subject: string | undefined;
+  readonly excerpt: string | undefined;
 
   constructor(message: string, options: KilnErrorOptions) {
     super(message, options.cause === undefined ? {} : { cause: options.cause });
@@ -34,6 +40,8 @@ export class KilnError extends Error {
     this.category = options.category;
     this.remedy = options.remedy;
     this.where = options.where;
+    this.subject = options.subject;
+    this.excerpt = options.excerpt;
   }
 }
 

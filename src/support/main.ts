@@ -3,7 +3,7 @@ import { exitCodes, isAbortError, KilnError, messageOf, systemErrorCode } from '
 /** How a command ended; see docs/cli.md for the codes. */
 export type ExitCode = number;
 
-/** Says an error in at most three lines: what failed and where, why, what to do. */
+/** Says an error in at most three lines: what failed and where, why, what to do; and shows the text that is at fault. */
 export function describeError(error: unknown): string {
   if (!(error instanceof KilnError)) {
     const code = systemErrorCode(error);
@@ -11,6 +11,7 @@ export function describeError(error: unknown): string {
   }
   const where = error.where === undefined || error.message.includes(error.where) ? '' : `${error.where}: `;
   const lines = [`error: ${where}${error.message} [${error.code}]`];
+  if (error.excerpt !== undefined) lines.push(error.excerpt);
   const cause = error.cause === undefined ? '' : firstLine(messageOf(error.cause));
   if (cause !== '' && !error.message.includes(cause)) lines.push(`  cause: ${cause}`);
   if (error.remedy !== undefined) lines.push(`  remedy: ${error.remedy}`);

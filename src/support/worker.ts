@@ -1,15 +1,43 @@
-import { Worker } from 'node:worker_threads';
+import { parentPort, Worker } from 'node:worker_threads';
 import { type ErrorCategory, KilnError, messageOf, systemErrorCode } from './errors.ts';
 
+/** The first message of every worker. */
+const loadedMessage = 'loaded';
+
+const loading = new WeakMap<Worker, Promise<void>>();
+
 /**
- * Starts the worker thread whose module lies beside the caller's.
+ * Starts the worker thread whose module lies beside the caller's. The module calls {@link workerLoaded} once it is
+ * loaded, and the thread is ended by {@link endWorker}.
  *
  * @param base the caller's `import.meta.url`; its ending (`.ts`, or `.js` when compiled) is the worker's too.
  * @param name the worker's file name without ending.
  */
 export function startWorker(base: string, name: string, workerData: unknown): Worker {
   const ending = base.endsWith('.ts') ? '.ts' : '.js';
-  return new Worker(new URL(`./${name}${ending}`, base), { workerData, execArgv: [], name });
+  const worker = new Worker(new URL(`./${name}${ending}`, base), { workerData, execArgv: [], name });
+  const loaded = Promise.withResolvers<void>();
+  worker.on('message', (message: unknown) => {
+    if (message === loadedMessage) loaded.resolve();
+  });
+  worker.once('exit', () => loaded.resolve());
+  loading.set(worker, loaded.promise);
+  return worker;
+}
+
+/** Says in a worker that all its modules are loaded. */
+export function workerLoaded(): void {
+  parentPort?.postMessage(loadedMessage);
+}
+
+/**
+ * Ends a worker. One that still loads is let finish that first: a thread that is stopped while it loads a native module
+ * takes the whole process with it.
+ */
+export async function endWorker(worker: Worker): Promise<void> {
+  worker.ref();
+  await loading.get(worker);
+  await worker.terminate();
 }
 
 /** What a worker that does one job sends back. */
@@ -28,11 +56,12 @@ export async function runWorker<Result>(
 ): Promise<Result> {
   signal?.throwIfAborted();
   const worker = startWorker(base, name, workerData);
-  const abort = (): void => void worker.terminate();
+  const abort = (): void => void endWorker(worker);
   signal?.addEventListener('abort', abort, { once: true });
   try {
     return await new Promise<Result>((resolve, reject) => {
-      worker.once('message', (outcome: WorkerOutcome<Result>) => {
+      worker.on('message', (outcome: WorkerOutcome<Result> | typeof loadedMessage) => {
+        if (outcome === loadedMessage) return;
         if ('result' in outcome) resolve(outcome.result);
         else reject(reviveError(outcome.error));
       });
@@ -43,7 +72,7 @@ export async function runWorker<Result>(
     });
   } finally {
     signal?.removeEventListener('abort', abort);
-    await worker.terminate();
+    await endWorker(worker);
   }
 }
 

@@ -216,11 +216,19 @@ function outputOf({ events }: Ended): string {
   return events.map((event) => (event.type === 'output' ? String(event.data) : '')).join('');
 }
 
-/** One error of at most three lines, with its code and without a stack. */
+/** One error of at most three lines, with its code and without a stack; one about a line of the Dockerfile shows that line too. */
 function requireOneError(ended: Ended, code: number | null): void {
   assert.equal(ended.code, code, ended.stderr);
-  const lines = ended.messages.split('\n');
+  const all = ended.messages.split('\n');
+  const excerpt = all.filter((line) => /^ {4,5}[0-9 ]* \| /.test(line));
+  const lines = all.filter((line) => !excerpt.includes(line));
   assert.ok(lines.length <= 3, ended.messages);
+  if (excerpt.length > 0) {
+    const named = /Dockerfile:([0-9]+)/.exec(ended.messages)?.[1];
+    assert.equal(excerpt.length, 2, ended.messages);
+    assert.match(excerpt[0] ?? '', new RegExp(`^ *${named ?? 'none'} \\| `));
+    assert.match(excerpt[1] ?? '', /^ *\| \s*\^+$/);
+  }
   assert.equal(lines.filter((line) => line.startsWith('error: ')).length, 1, ended.messages);
   assert.doesNotMatch(ended.stderr, /^\s+at .*:[0-9]+:[0-9]+\)?$/m);
 }

@@ -14,7 +14,8 @@ import {
 } from '../oci/index.ts';
 import { EnvironmentError, KilnError, systemErrorCode } from '../support/index.ts';
 import { downloadBlob } from './download.ts';
-import { type StoredImage, type VolumeParts, layersOf, requireDiffIDs } from './images.ts';
+import type { VolumeParts } from './parts.ts';
+import { type StoredImage, layersOf, requireDiffIDs } from './stored-image.ts';
 import { Lease, LeaseSet } from './leases.ts';
 import type { Unpacker } from './unpack.ts';
 
@@ -54,13 +55,15 @@ export interface PullTarget extends VolumeParts {
   find(reference: Reference, platform: Platform): Promise<StoredImage | undefined>;
   /** True when the stored image is what `target` names: that manifest, or one chosen from that index. */
   isTarget(image: StoredImage, target: Digest): Promise<boolean>;
-  markChecked(image: StoredImage, platform: Platform): Promise<StoredImage>;
+  /** @returns undefined when the image was pruned meanwhile. */
+  markChecked(image: StoredImage, platform: Platform): Promise<StoredImage | undefined>;
   commit(reference: Reference, platform: Platform, image: Image, target: Digest): Promise<StoredImage>;
 }
 
 /**
  * Brings an image onto the volume. Order of writes: layer blobs (each unpacked as it arrives), configuration, manifest,
- * `index.json`, index database; so whatever is interrupted, nothing refers to what is not there.
+ * `index.json`, index database; so whatever is interrupted, nothing refers to what is not there. Each blob is leased from
+ * when it is there until `index.json` refers to it, so that no prune takes it in between.
  */
 export async function pullImage(
   target: PullTarget,
@@ -78,7 +81,8 @@ export async function pullImage(
   const digest = reference.digest ?? (await resolve(client, reference, signal));
   if (stored !== undefined && (await target.isTarget(stored, digest))) {
     if (unpack) await unpackStored(target, client, stored, options);
-    return { image: await target.markChecked(stored, platform), outcome: 'fresh', bytes: 0 };
+    const image = await target.markChecked(stored, platform);
+    if (image !== undefined) return { image, outcome: 'fresh', bytes: 0 };
   }
   // By digest, so that a tag that moves meanwhile cannot mix two images.
   const image = await fetchImage(client, { ...reference, digest }, platform, signal);
@@ -87,7 +91,8 @@ export async function pullImage(
   options.onImage?.(image);
   await using transfer = new Transfer(target, client.repository(reference), options);
   await transfer.run(layersOf(target.layout, image), image.manifest.layers, unpack);
-  await target.layout.blobs.put(image.manifest.config.mediaType, image.configBytes);
+  const { mediaType } = image.manifest.config;
+  await using _config = await target.layout.blobs.putLeased(mediaType, image.configBytes);
   const committed = await target.commit(reference, platform, image, digest);
   return { image: committed, outcome: 'pulled', bytes: transfer.fetched };
 }

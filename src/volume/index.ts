@@ -1,6 +1,9 @@
+export { FileLock } from './file-lock.ts';
 export { untilAborted } from './flight.ts';
 export { type LayerLease, Lease } from './leases.ts';
 export type { StoredImageDetails, StoredImageSummary, StoredLayerDetails } from './listing.ts';
+export { NodeClient, type NodeClientTimeouts, type NodeImage, type AnnouncedImage } from './node-client.ts';
+export * from './node-messages.ts';
 export * from './node-protocol.ts';
 export { OciLayout, type OciLayoutOptions, refNameAnnotation } from './oci-layout.ts';
 export type { PruneItem, PrunePlan, SkipReason, Skipped } from './prune-plan.ts';

@@ -6,6 +6,7 @@ import { Progress, UsageError } from '../../src/support/index.ts';
 import { Volume } from '../../src/volume/index.ts';
 import { cacheDirFlag, volumeDirectory, type VolumeFlags } from '../volume-flags.ts';
 import type { Configuration } from './configuration.ts';
+import { formatListenAddress } from './listen-address.ts';
 
 interface DaemonFlags extends VolumeFlags, LogFlags {
   readonly config?: string;
@@ -62,9 +63,9 @@ async function runDaemon(flags: DaemonFlags, signal: AbortSignal): Promise<numbe
 
 /** What the command line says in place of the file, also after the file has changed. */
 async function overrides(flags: DaemonFlags): Promise<(configuration: Configuration) => Configuration> {
-  const { parseAddress } = await import('./configuration-formats.ts');
+  const { parseListenAddress } = await import('./listen-address.ts');
   const { listen, socket } = flags;
-  const http = listen === undefined || listen === 'off' ? undefined : parseAddress(listen);
+  const http = listen === undefined || listen === 'off' ? undefined : parseListenAddress(listen);
   return (configuration) => ({
     ...configuration,
     listen: {
@@ -97,14 +98,21 @@ async function serve(
   flags: DaemonFlags,
   signal: AbortSignal,
 ): Promise<number> {
-  const [{ NodeWarming }, { Reloader }, { DaemonLog }, { readState }, { systemClock: clock }] =
-    await Promise.all([
-      import('./warming.ts'),
-      import('./reload.ts'),
-      import('./log.ts'),
-      import('./state-file.ts'),
-      import('./clock.ts'),
-    ]);
+  const [
+    { NodeWarming },
+    { Reloader },
+    { DaemonLog },
+    { readState },
+    { systemClock: clock },
+    { startServers },
+  ] = await Promise.all([
+    import('./warming.ts'),
+    import('./reload.ts'),
+    import('./log.ts'),
+    import('./state-file.ts'),
+    import('./clock.ts'),
+    import('./servers.ts'),
+  ]);
   const progress = new Progress();
   using log = new DaemonLog((line) => void process.stderr.write(line), flags.logFormat);
   log.followProgress(progress);
@@ -116,8 +124,16 @@ async function serve(
   const state = await readState(volume.directory, progress);
   const parts = { volume, configuration, state, clock, random: Math.random, progress };
   await using warming = await NodeWarming.start(parts, (event) => log.event(event));
+  const { socket, http } = configuration.listen;
+  await using servers = await startServers({
+    ...{ warming, directory: volume.directory, socket, progress },
+    listen: http === undefined ? [] : [http],
+  });
   await using _reloader = new Reloader({ warming, clock, progress, override });
-  progress.info(`keeping ${volume.directory} warm as ${configuration.path} says`);
+  const places = [servers.socket ?? [], servers.listening.map(formatListenAddress)].flat();
+  progress.info(
+    `keeping ${volume.directory} warm as ${configuration.path} says; serving at ${places.join(' and ') || 'no address'}`,
+  );
   if (!signal.aborted) await once(signal, 'abort');
   progress.info('stopping; what has arrived of running transfers is kept');
   return 0;

@@ -82,7 +82,7 @@ export interface ConfigurationDocument {
   };
   readonly concurrency?: { readonly images?: number; readonly layers?: number };
   readonly bandwidth?: string;
-  readonly listen?: { readonly socket?: boolean | string; readonly http?: boolean | string };
+  readonly listen?: { readonly socket?: boolean; readonly http?: boolean | string };
   readonly firstRoundTimeout?: string;
 }
 

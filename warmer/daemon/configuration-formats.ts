@@ -2,19 +2,13 @@ import { Cron } from 'croner';
 import { parseSeconds, parseSize, parseSizeOrShare } from '../../src/cli/index.ts';
 import { parsePlatform, parseReference, parseReferencePattern } from '../../src/oci/index.ts';
 import { UsageError } from '../../src/support/index.ts';
+import { parseListenAddress } from './listen-address.ts';
 
 /** When tags are asked about again. */
 export type RefreshRule =
   | { readonly kind: 'interval'; readonly seconds: number }
   | { readonly kind: 'cron'; readonly expression: string; readonly timeZone: string }
   | { readonly kind: 'never' };
-
-/** Where a server listens. */
-export interface ListenAddress {
-  /** Undefined: all addresses of the machine. */
-  readonly host: string | undefined;
-  readonly port: number;
-}
 
 /** A registry and where below it repositories are looked for. */
 export interface RegistryLocation {
@@ -58,18 +52,6 @@ export function parseShare(text: string): number {
   const parsed = parseSizeOrShare(text);
   if ('share' in parsed) return parsed.share;
   throw new UsageError(`"${text}" is not a percentage`, { remedy: 'Write it as 80%.' });
-}
-
-/** `:9456`, `127.0.0.1:9456` or `[::1]:9456`. @throws UsageError. */
-export function parseAddress(text: string): ListenAddress {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s/]*)):([0-9]{1,5})$/.exec(text);
-  const port = Number(match?.[3]);
-  if (match === null || port > 65_535)
-    throw new UsageError(`"${text}" is not an address to listen on`, {
-      remedy: 'Write it as :9456, 127.0.0.1:9456 or [::1]:9456.',
-    });
-  const host = match[1] ?? match[2];
-  return { host: host === '' ? undefined : host, port };
 }
 
 /** A registry, perhaps with a path: `mirror.example:5000/hub`. @throws UsageError. */
@@ -131,5 +113,5 @@ export const formats: Readonly<Record<string, (text: string) => unknown>> = {
   host: parseHost,
   mirror: parseRegistryLocation,
   path: parsePath,
-  address: parseAddress,
+  address: parseListenAddress,
 };

@@ -201,10 +201,8 @@ const concurrency = record('What is done at the same time. Memory grows with the
 
 const listen = record('Where the daemon answers.', {
   socket: {
-    description:
-      'The socket for the builds of this node: true for warmer.sock on the volume, false, or a path.',
-    type: ['boolean', 'string'],
-    format: 'path',
+    description: 'Serve the builds of this node over warmer.sock on the volume.',
+    type: 'boolean',
     default: true,
   },
   http: {

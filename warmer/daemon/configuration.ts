@@ -20,15 +20,9 @@ import {
   type RegistryFields,
   type ScheduleFields,
 } from './configuration-document.ts';
-import {
-  type ListenAddress,
-  parseAddress,
-  parseDuration,
-  parseInterval,
-  parseShare,
-  type RefreshRule,
-} from './configuration-formats.ts';
+import { parseDuration, parseInterval, parseShare, type RefreshRule } from './configuration-formats.ts';
 import { documentChecks } from './configuration-checks.ts';
+import { type ListenAddress, parseListenAddress } from './listen-address.ts';
 
 export type { RefreshRule } from './configuration-formats.ts';
 
@@ -104,8 +98,8 @@ export interface Configuration {
   /** Bytes a second. */
   readonly bandwidth: number | undefined;
   readonly listen: {
-    /** False for none; true for the socket on the volume; otherwise its absolute path. */
-    readonly socket: boolean | string;
+    /** The socket on the volume, for the builds of the node. */
+    readonly socket: boolean;
     readonly http: ListenAddress | undefined;
   };
   readonly firstRoundSeconds: number;
@@ -175,7 +169,7 @@ export function parseConfiguration(path: string, text: string): Configuration {
     ...(document.bandwidth === undefined
       ? { bandwidth: undefined }
       : { bandwidth: parseSize(document.bandwidth) }),
-    listen: listenOf(document, inDirectory),
+    listen: listenOf(document),
     firstRoundSeconds: parseDuration(document.firstRoundTimeout ?? '10m'),
   };
 }
@@ -211,14 +205,11 @@ function policies(
   };
 }
 
-function listenOf(
-  { listen = {} }: ConfigurationDocument,
-  inDirectory: (file: string) => string,
-): Configuration['listen'] {
+function listenOf({ listen = {} }: ConfigurationDocument): Configuration['listen'] {
   const { socket = true, http = true } = listen;
   return {
-    socket: typeof socket === 'string' ? inDirectory(socket) : socket,
-    http: http === false ? undefined : parseAddress(http === true ? ':9456' : http),
+    socket,
+    http: http === false ? undefined : parseListenAddress(http === true ? ':9456' : http),
   };
 }
 

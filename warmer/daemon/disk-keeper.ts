@@ -1,16 +1,15 @@
 import { statfs } from 'node:fs/promises';
 import type { SizeOrShare } from '../../src/cli/index.ts';
 import { EnvironmentError, formatBytes, messageOf, type Progress } from '../../src/support/index.ts';
-import type { Volume, VolumeUsage } from '../../src/volume/index.ts';
+import type { PrunePolicy, Skipped, Volume, VolumeUsage } from '../../src/volume/index.ts';
 import type { DiskPolicy } from './configuration.ts';
-import { type Housekeeping, housekeepingOf, type PrunePolicy, type Skipped } from './housekeeping.ts';
 import type { WarmingEvent } from './types.ts';
 
 /** Who an image on the volume belongs to: what is kept warm stays, the rest goes by the policy. */
 export type Belonging = 'kept' | 'on-demand' | 'unmanaged';
 
 export interface DiskKeeperParts {
-  readonly volume: Pick<Volume, 'directory' | 'usage'>;
+  readonly volume: Pick<Volume, 'directory' | 'usage' | 'planPrune' | 'prune' | 'clean'>;
   readonly belonging: (image: { readonly reference: string; readonly platform: string }) => Belonging;
   readonly emit: (event: Extract<WarmingEvent, { type: 'prune' }>) => void;
   readonly progress: Progress;
@@ -25,8 +24,8 @@ export interface Reservation extends AsyncDisposable {
    * @throws EnvironmentError `E_NO_SPACE` when the policy's bounds would not be kept.
    */
   take(bytes: number): Promise<void>;
-  /** What has arrived already takes its space. */
-  progress(bytes: number, total: number): void;
+  /** What has arrived already takes its space; what is unpacked of it is set aside until the end. */
+  progress(bytes: number): void;
 }
 
 interface Space {
@@ -65,8 +64,8 @@ export class DiskKeeper {
           taken = bytes;
           this.#reserved.set(key, bytes);
         }),
-      progress: (bytes, total) => {
-        if (this.#reserved.has(key)) this.#reserved.set(key, taken * (1 - bytes / total));
+      progress: (bytes) => {
+        if (this.#reserved.has(key)) this.#reserved.set(key, Math.max(0, taken - bytes));
       },
       [Symbol.asyncDispose]: () => {
         this.#reserved.delete(key);
@@ -77,24 +76,22 @@ export class DiskKeeper {
 
   /** Removes what is too old, and what is too much; cleans up after processes that were killed. */
   async tend(): Promise<void> {
-    const housekeeping = housekeepingOf(this.#parts.volume);
-    if (housekeeping === undefined) return;
     await this.#alone(async () => {
       const { belonging } = this.#parts;
       const { unusedForSeconds, keepOnDemandSeconds } = this.#policy;
       const old = async (kind: Belonging, seconds: number): Promise<number> =>
         (
-          await this.#prune(housekeeping, {
+          await this.#prune({
             unusedForSeconds: seconds,
             keep: (image) => belonging(image) !== kind,
           })
         ).reclaimedBytes;
       try {
-        await housekeeping.clean();
+        await this.#parts.volume.clean();
         let reclaimedBytes = await old('on-demand', keepOnDemandSeconds);
         if (unusedForSeconds !== undefined) reclaimedBytes += await old('unmanaged', unusedForSeconds);
         const { highWaterMark, lowWaterMark } = this.#policy;
-        const bounds = await this.#prune(housekeeping, {
+        const bounds = await this.#prune({
           ...this.#bounds(0, await this.#measure()),
           highWaterMark: { share: highWaterMark },
           lowWaterMark: { share: lowWaterMark },
@@ -115,14 +112,13 @@ export class DiskKeeper {
     const before = await this.#measure();
     if (this.#lack(needed, before) === undefined) return;
     const policy = this.#bounds(needed + this.#otherReservations(), before);
-    const housekeeping = housekeepingOf(volume);
-    const plan = await housekeeping?.planPrune({
+    const plan = await volume.planPrune({
       ...policy,
       keep: (image) => belonging(image) === 'kept',
     });
     // Everything else is not thrown away for an image that does not fit even then.
-    if (housekeeping !== undefined && plan?.missingBytes === 0) {
-      const { reclaimedBytes, skipped } = await housekeeping.prune(plan, signal);
+    if (plan.missingBytes === 0) {
+      const { reclaimedBytes, skipped } = await volume.prune(plan, signal);
       this.#parts.emit({ type: 'prune', result: 'done', reclaimedBytes, skipped });
     }
     const lack = this.#lack(needed, await this.#measure());
@@ -160,12 +156,9 @@ export class DiskKeeper {
     };
   }
 
-  async #prune(
-    housekeeping: Housekeeping,
-    policy: PrunePolicy,
-  ): Promise<{ reclaimedBytes: number; skipped: Skipped }> {
-    const { belonging, signal } = this.#parts;
-    return housekeeping.prune({ keep: (image) => belonging(image) === 'kept', ...policy }, signal);
+  async #prune(policy: PrunePolicy): Promise<{ reclaimedBytes: number; skipped: Skipped }> {
+    const { volume, belonging, signal } = this.#parts;
+    return volume.prune({ keep: (image) => belonging(image) === 'kept', ...policy }, signal);
   }
 
   #otherReservations(): number {

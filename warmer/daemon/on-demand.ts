@@ -1,4 +1,4 @@
-import type { Image, Platform, Reference } from '../../src/oci/index.ts';
+import { formatReference, type Image, type Platform, type Reference } from '../../src/oci/index.ts';
 import { KilnError, systemErrorCode } from '../../src/support/index.ts';
 import { type ImageName, type StoredImage, untilAborted, type Volume } from '../../src/volume/index.ts';
 import type { Clock } from './clock.ts';
@@ -175,9 +175,20 @@ export class OnDemand {
   }
 
   async #hold(image: StoredImage, outcome: Ensured['outcome'], signal: AbortSignal): Promise<Ensured> {
-    const lease = await this.#parts.volume.acquireLayers(image.layers, signal);
-    if (lease === undefined) throw new Error('the volume of the daemon is writable');
-    return { digest: image.descriptor.digest, outcome, lease };
+    const { volume } = this.#parts;
+    await using leases = new AsyncDisposableStack();
+    const digests = image.manifest.layers.map(({ digest }) => digest);
+    const blobs = await volume.acquireBlobs(digests);
+    const layers = blobs === undefined ? undefined : await volume.acquireLayers(image.layers, signal);
+    if (blobs === undefined || layers === undefined) throw goneMeanwhile(image);
+    leases.use(blobs);
+    leases.use(layers);
+    const lease = leases.move();
+    return {
+      digest: image.descriptor.digest,
+      outcome,
+      lease: { [Symbol.asyncDispose]: () => lease.disposeAsync() },
+    };
   }
 
   #remember(request: ImageRequest): void {
@@ -194,6 +205,15 @@ function isAllowed({ allow, deny }: Pick<OnDemandPolicy, 'allow' | 'deny'>, refe
   return (
     allow.some((pattern) => pattern.matches(reference)) && !deny.some((pattern) => pattern.matches(reference))
   );
+}
+
+/** A prune was quicker than the build; asking again brings the image back. */
+function goneMeanwhile({ reference }: StoredImage): KilnError {
+  return new KilnError(`${formatReference(reference)} was removed from the volume meanwhile`, {
+    code: 'E_BLOB_NOT_FOUND',
+    category: 'environment',
+    remedy: 'Ask again.',
+  });
 }
 
 function notAllowed(reference: string): KilnError {

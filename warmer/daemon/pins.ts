@@ -1,17 +1,16 @@
 import { parsePlatform, parseReference } from '../../src/oci/index.ts';
 import { messageOf, type Progress } from '../../src/support/index.ts';
 import type { ImageName, StoredImageSummary, Volume } from '../../src/volume/index.ts';
-import { housekeepingOf } from './housekeeping.ts';
 import { keyOf } from './image-key.ts';
 
 /** Pins what the configuration says is pinned, and takes back only pins of its own: those of people stay. */
 export class Pins {
-  readonly #volume: Pick<Volume, 'directory'>;
+  readonly #volume: Pick<Volume, 'setPinned'>;
   readonly #progress: Progress;
   readonly #own: Map<string, ImageName>;
 
   /** @param own images that an earlier daemon pinned. */
-  constructor(volume: Pick<Volume, 'directory'>, progress: Progress, own: readonly ImageName[]) {
+  constructor(volume: Pick<Volume, 'setPinned'>, progress: Progress, own: readonly ImageName[]) {
     this.#volume = volume;
     this.#progress = progress;
     this.#own = new Map(own.map((name) => [keyOf(name), name]));
@@ -47,11 +46,7 @@ export class Pins {
 
   async #set({ reference, platform }: ImageName, pinned: boolean): Promise<boolean> {
     try {
-      await housekeepingOf(this.#volume)?.setPinned(
-        parseReference(reference),
-        parsePlatform(platform),
-        pinned,
-      );
+      await this.#volume.setPinned(parseReference(reference), parsePlatform(platform), pinned);
       return true;
     } catch (error) {
       this.#progress.warn(`${reference} was not ${pinned ? 'pinned' : 'unpinned'}: ${messageOf(error)}`);

@@ -160,7 +160,7 @@ export class Puller {
             flight.tellImage(image);
           },
           onProgress: (bytes, total) => {
-            reservation.progress(bytes, total);
+            reservation.progress(bytes);
             flight.tellProgress(bytes, total);
           },
           makeRoom: async (needed) => {

@@ -8,6 +8,8 @@ export interface ServerOptions {
   readonly warming: Warming;
   /** The volume; the node's socket is made there. It must have been opened for writing. */
   readonly directory: string;
+  /** Serve the builds of this node. Default true. */
+  readonly socket?: boolean;
   /** Where metrics, probes and the status page are served. */
   readonly listen: readonly ListenAddress[];
   /** What the status page calls this warmer; default the host's name, which in a pod is the pod's. */
@@ -18,8 +20,8 @@ export interface ServerOptions {
 
 /** The daemon as it is seen from outside, until this is disposed. */
 export interface Servers extends AsyncDisposable {
-  /** The path of the node's socket. */
-  readonly socket: string;
+  /** The path of the node's socket, if there is one. */
+  readonly socket: string | undefined;
   /** Where it listens, with the ports that were chosen. */
   readonly listening: readonly ListenAddress[];
 }
@@ -32,12 +34,12 @@ export interface Servers extends AsyncDisposable {
  * `E_CANNOT_LISTEN`. Nothing is left open then.
  */
 export async function startServers(options: ServerOptions): Promise<Servers> {
-  const { warming, directory, listen, name, progress, limits } = options;
+  const { warming, directory, socket = true, listen, name, progress, limits } = options;
   await using cleanup = new AsyncDisposableStack();
-  const node = cleanup.use(await NodeServer.start(directory, warming, progress, limits));
-  const web = cleanup.use(new WebServer(warming, { name, leases: () => node.leases, progress }));
+  const node = socket ? cleanup.use(await NodeServer.start(directory, warming, progress, limits)) : undefined;
+  const web = cleanup.use(new WebServer(warming, { name, leases: () => node?.leases ?? 0, progress }));
   const listening: ListenAddress[] = [];
   for (const address of listen) listening.push(await web.listen(address));
   const open = cleanup.move();
-  return { socket: node.path, listening, [Symbol.asyncDispose]: () => open.disposeAsync() };
+  return { socket: node?.path, listening, [Symbol.asyncDispose]: () => open.disposeAsync() };
 }

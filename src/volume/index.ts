@@ -1,5 +1,4 @@
 export { FileLock } from './file-lock.ts';
-export { untilAborted } from './flight.ts';
 export { type LayerLease, Lease } from './leases.ts';
 export type { StoredImageDetails, StoredImageSummary, StoredLayerDetails } from './listing.ts';
 export { NodeClient, type NodeClientTimeouts, type NodeImage, type AnnouncedImage } from './node-client.ts';

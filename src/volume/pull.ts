@@ -1,7 +1,7 @@
 import { statfs } from 'node:fs/promises';
 import type PQueue from 'p-queue';
 import type { Layer } from '../layer/index.ts';
-import { type RegistryClient, type Repository, fetchImage } from '../registry/index.ts';
+import { type ImageSource, type RegistryClient, fetchImage } from '../registry/index.ts';
 import {
   type Descriptor,
   type Digest,
@@ -89,7 +89,7 @@ export async function pullImage(
   if (image === undefined) throw notFound(reference);
   requireDiffIDs(image, formatReference(reference));
   options.onImage?.(image);
-  await using transfer = new Transfer(target, client.repository(reference), options);
+  await using transfer = new Transfer(target, client.source(reference), options);
   await transfer.run(layersOf(target.layout, image), image.manifest.layers, unpack);
   const { mediaType } = image.manifest.config;
   await using _config = await target.layout.blobs.putLeased(mediaType, image.configBytes);
@@ -98,7 +98,7 @@ export async function pullImage(
 }
 
 async function resolve(client: RegistryClient, reference: Reference, signal?: AbortSignal): Promise<Digest> {
-  const head = await client.repository(reference).headManifest(referenceTarget(reference), signal);
+  const head = await client.source(reference).headManifest(referenceTarget(reference), signal);
   if (head === undefined) throw notFound(reference);
   return head.digest;
 }
@@ -119,7 +119,7 @@ async function unpackStored(
   image: StoredImage,
   options: PullOptions,
 ): Promise<void> {
-  await using transfer = new Transfer(target, client.repository(image.reference), options);
+  await using transfer = new Transfer(target, client.source(image.reference), options);
   await transfer.run(image.layers, image.manifest.layers, true);
 }
 
@@ -127,7 +127,7 @@ async function unpackStored(
 class Transfer implements AsyncDisposable {
   fetched = 0;
   readonly #target: PullTarget;
-  readonly #repository: Repository;
+  readonly #source: ImageSource;
   readonly #leases = new LeaseSet();
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
@@ -136,9 +136,9 @@ class Transfer implements AsyncDisposable {
   readonly #arrived = new Map<Digest, number>();
   #total = 0;
 
-  constructor(target: PullTarget, repository: Repository, options: PullOptions) {
+  constructor(target: PullTarget, source: ImageSource, options: PullOptions) {
     this.#target = target;
-    this.#repository = repository;
+    this.#source = source;
     this.#options = options;
     const { signal } = options;
     this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
@@ -236,7 +236,7 @@ class Transfer implements AsyncDisposable {
     offset: number,
     signal: AbortSignal | undefined,
   ): Promise<AsyncIterable<Uint8Array>> {
-    const content = await this.#repository.openBlob(descriptor, signal, offset);
+    const content = await this.#source.openBlob(descriptor, signal, offset);
     return this.#counted(content, descriptor, offset);
   }
 

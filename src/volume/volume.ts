@@ -11,8 +11,13 @@ import {
   formatReference,
 } from '../oci/index.ts';
 import type { RegistryClient } from '../registry/index.ts';
-import { KilnError, type Progress, SingleFlight, type TemporaryDirectory } from '../support/index.ts';
-import { join } from './flight.ts';
+import {
+  KilnError,
+  type Progress,
+  SingleFlight,
+  type TemporaryDirectory,
+  joinFlight,
+} from '../support/index.ts';
 import { IndexDatabase, type ImageRecord } from './index-db.ts';
 import { LockedDirectory, cleanIngest } from './ingest.ts';
 import { LayerDirectory } from './layers.ts';
@@ -152,7 +157,7 @@ export class Volume implements AsyncDisposable {
     );
     const downloads = await this.#downloads;
     return explained(this.directory, () =>
-      join(
+      joinFlight(
         this.#pulls,
         pullKey(reference, platform, options),
         () => pullImage(this.#pullTarget(downloads), client, reference, platform, options),

@@ -65,26 +65,8 @@ function registries(document: ConfigurationDocument, locator: FieldLocator): Pro
           'a certificate and its key are given together',
         ),
       );
-    for (const field of [
-      'mirrors',
-      'map',
-      'fallback',
-      'certificate',
-      'clientCertificate',
-      'clientKey',
-    ] as const)
-      if (registry[field] !== undefined)
-        problems.push(
-          locator.problem(at(field), 'this version of Kiln cannot do that', 'Leave the field out.'),
-        );
     return problems;
   });
-}
-
-function bandwidth(document: ConfigurationDocument, locator: FieldLocator): Problem[] {
-  return document.bandwidth === undefined
-    ? []
-    : [locator.problem(['bandwidth'], 'this version of Kiln cannot limit it', 'Leave the field out.')];
 }
 
 /** What a schema cannot say. */
@@ -93,5 +75,4 @@ export const documentChecks: readonly DocumentCheck[] = [
   repeatedImages,
   waterMarks,
   registries,
-  bandwidth,
 ];

@@ -40,7 +40,6 @@ export interface CacheRepositoryFields extends ScheduleFields {
 export interface RegistryFields {
   readonly host: string;
   readonly mirrors?: readonly string[];
-  readonly map?: readonly string[];
   readonly fallback?: boolean;
   readonly insecure?: boolean;
   readonly skipTlsVerify?: boolean;

@@ -1,6 +1,7 @@
 import { Cron } from 'croner';
 import { parseSeconds, parseSize, parseSizeOrShare } from '../../src/cli/index.ts';
 import { parsePlatform, parseReference, parseReferencePattern } from '../../src/oci/index.ts';
+import { parseMirror } from '../../src/registry/index.ts';
 import { UsageError } from '../../src/support/index.ts';
 import { parseListenAddress } from './listen-address.ts';
 
@@ -9,13 +10,6 @@ export type RefreshRule =
   | { readonly kind: 'interval'; readonly seconds: number }
   | { readonly kind: 'cron'; readonly expression: string; readonly timeZone: string }
   | { readonly kind: 'never' };
-
-/** A registry and where below it repositories are looked for. */
-export interface RegistryLocation {
-  readonly host: string;
-  /** Without slashes at its ends; empty for none. */
-  readonly path: string;
-}
 
 /** Reads `15m` or `never`. @throws UsageError. */
 export function parseInterval(text: string): RefreshRule {
@@ -52,12 +46,6 @@ export function parseShare(text: string): number {
   const parsed = parseSizeOrShare(text);
   if ('share' in parsed) return parsed.share;
   throw new UsageError(`"${text}" is not a percentage`, { remedy: 'Write it as 80%.' });
-}
-
-/** A registry, perhaps with a path: `mirror.example:5000/hub`. @throws UsageError. */
-export function parseRegistryLocation(text: string): RegistryLocation {
-  const [, host = '', path = ''] = /^([^/]*)(?:\/(.*?))?\/?$/.exec(text) ?? [];
-  return { host: parseHost(host), path: path === '' ? '' : parseReference(`a.b/${path}`).repository };
 }
 
 /** A registry's host as in references. @throws UsageError. */
@@ -111,7 +99,7 @@ export const formats: Readonly<Record<string, (text: string) => unknown>> = {
   repository: parseRepository,
   platform: parsePlatform,
   host: parseHost,
-  mirror: parseRegistryLocation,
+  mirror: parseMirror,
   path: parsePath,
   address: parseListenAddress,
 };

@@ -119,13 +119,12 @@ const registry = record(
   'How one registry is reached.',
   {
     host: { description: 'Its host and port, as in references.', type: 'string', format: 'host' },
-    mirrors: listOf('Registries that are asked first, in this order.', { type: 'string', format: 'mirror' }),
-    map: listOf('Registries that are asked instead: host[/path] each, the first that has the image.', {
-      type: 'string',
-      format: 'mirror',
-    }),
+    mirrors: listOf(
+      'Registries that are asked for its images in its place, in this order: host[:port][/path], with http:// before it for plain HTTP.',
+      { type: 'string', format: 'mirror' },
+    ),
     fallback: {
-      description: 'Ask the registry itself when no mirror or mapped registry has the image.',
+      description: 'Ask the registry itself when no mirror has the image.',
       type: 'boolean',
       default: true,
     },

@@ -9,7 +9,7 @@ export interface ListenAddress {
 }
 
 /**
- * Parses `:9090`, `127.0.0.1:9090`, `[::1]:9090` or `localhost:9090`.
+ * Parses `:9456`, `127.0.0.1:9456`, `[::1]:9456` or `localhost:9456`.
  *
  * @throws UsageError `E_LISTEN_ADDRESS_INVALID`.
  */
@@ -19,7 +19,7 @@ export function parseListenAddress(text: string): ListenAddress {
   if (match === null || Number(port) > 65535)
     throw new UsageError(`"${text}" is not an address to listen at`, {
       code: 'E_LISTEN_ADDRESS_INVALID',
-      remedy: 'Write it as :9090, 127.0.0.1:9090 or [::1]:9090.',
+      remedy: 'Write it as :9456, 127.0.0.1:9456 or [::1]:9456.',
     });
   const host = address ?? name;
   return { host: host === '' ? undefined : host, port: Number(port) };

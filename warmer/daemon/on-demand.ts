@@ -1,6 +1,6 @@
 import { formatReference, type Image, type Platform, type Reference } from '../../src/oci/index.ts';
-import { KilnError, systemErrorCode } from '../../src/support/index.ts';
-import { type ImageName, type StoredImage, untilAborted, type Volume } from '../../src/volume/index.ts';
+import { KilnError, systemErrorCode, untilAborted } from '../../src/support/index.ts';
+import type { ImageName, StoredImage, Volume } from '../../src/volume/index.ts';
 import type { Clock } from './clock.ts';
 import type { OnDemandPolicy, WarmingRule } from './configuration.ts';
 import type { FlightEnd } from './flight.ts';

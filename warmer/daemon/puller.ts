@@ -1,6 +1,6 @@
 import PQueue from 'p-queue';
-import { EnvironmentError } from '../../src/support/index.ts';
-import { type PullResult, untilAborted, type Volume } from '../../src/volume/index.ts';
+import { EnvironmentError, untilAborted } from '../../src/support/index.ts';
+import type { PullResult, Volume } from '../../src/volume/index.ts';
 import type { Clock } from './clock.ts';
 import type { Configuration } from './configuration.ts';
 import type { DiskKeeper } from './disk-keeper.ts';

@@ -1,9 +1,14 @@
 import { access } from 'node:fs/promises';
-import { RegistryClient, type RegistryOptions } from '../../src/registry/index.ts';
+import {
+  RegistryClient,
+  type RegistryOptions,
+  type RegistrySettings,
+  Throttle,
+} from '../../src/registry/index.ts';
 import { EnvironmentError, type Progress } from '../../src/support/index.ts';
 import type { Configuration } from './configuration.ts';
 
-type RegistrySettings = Pick<Configuration, 'registries' | 'bandwidth'>;
+type Settings = Pick<Configuration, 'registries' | 'bandwidth'>;
 
 /** Clients that belong to one version of the settings, by pull secret. */
 interface Generation {
@@ -21,13 +26,13 @@ export class RegistryClients implements AsyncDisposable {
   readonly #progress: Progress;
   #current: Generation;
 
-  constructor(settings: RegistrySettings, progress: Progress) {
+  constructor(settings: Settings, progress: Progress) {
     this.#progress = progress;
     this.#current = this.#generation(settings);
   }
 
   /** Takes new settings over for what begins from now on. */
-  async configure(settings: RegistrySettings): Promise<void> {
+  async configure(settings: Settings): Promise<void> {
     const next = this.#generation(settings);
     if (next.settings === this.#current.settings) return;
     const before = this.#current;
@@ -69,7 +74,7 @@ export class RegistryClients implements AsyncDisposable {
     return client;
   }
 
-  #generation(settings: RegistrySettings): Generation {
+  #generation(settings: Settings): Generation {
     return {
       settings: JSON.stringify([settings.registries, settings.bandwidth]),
       options: { ...registryOptions(settings), progress: this.#progress },
@@ -80,16 +85,21 @@ export class RegistryClients implements AsyncDisposable {
 }
 
 /** What the configuration says of registries, for a client. Attempts are few: the schedule tries again by itself. */
-function registryOptions({ registries }: RegistrySettings): RegistryOptions {
-  const hosts = (
-    chosen: (registry: RegistrySettings['registries'][number]) => boolean | undefined,
-  ): Set<string> =>
-    new Set(registries.filter((registry) => chosen(registry) === true).map(({ host }) => host));
+function registryOptions({ registries, bandwidth }: Settings): RegistryOptions {
+  const byHost = registries.map(({ host, clientCertificate, clientKey, ...settings }) => {
+    const own =
+      clientCertificate === undefined || clientKey === undefined
+        ? {}
+        : { clientCertificate: { certificate: clientCertificate, key: clientKey } };
+    return [host, { ...settings, ...own }] as const;
+  });
   return {
-    insecureRegistries: hosts(({ insecure }) => insecure),
-    skipTlsVerifyRegistries: hosts(({ skipTlsVerify }) => skipTlsVerify),
-    retries: 1,
-    waitForRateLimit: false,
+    registries: new Map<string, RegistrySettings>(byHost),
+    // One limit for all clients.
+    throttle: bandwidth === undefined ? undefined : new Throttle(bandwidth),
+    pullRetries: 1,
+    pushRetries: 1,
+    longestWait: 0,
   };
 }
 

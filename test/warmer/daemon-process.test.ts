@@ -3,6 +3,8 @@ import { readdirSync } from 'node:fs';
 import { readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { formatPlatform, hostPlatform } from '../../src/oci/index.ts';
+import { NodeClient } from '../../src/volume/index.ts';
 import { eventually } from '../support/daemon.ts';
 import { ConfigMapMount, startDaemonProcess } from '../support/daemon-process.ts';
 import { asked, type DaemonGround, openDaemonGround } from '../support/daemon-ground.ts';
@@ -126,6 +128,33 @@ describe('warmer daemon', () => {
     await daemon.line(({ message }) => message.startsWith('keeping'), 'the start');
     assert.equal((await daemon.end('SIGTERM')).code, 0);
     assert.deepEqual(asked(await ground.registry.accessLog(), 'GET', '/blobs/'), [], 'everything was there');
+  });
+
+  test('serves builds over its socket, and metrics and probes over HTTP; a second one on the volume is refused', async () => {
+    const [name, asked] = [await ground.push('served:1'), await ground.push('asked:1')];
+    const config = ground.path('warmer.yaml');
+    await writeFile(config, `images: ["${name}"]\nonDemand: {allow: ["${asked}"]}\n`);
+    const volume = ground.path('volume');
+    const args = ['--config', config, '--cache-dir', volume];
+    await using daemon = await startDaemonProcess(args);
+    const { message } = await daemon.line(({ message }) => message.startsWith('keeping'), 'the start');
+    const [address = ''] = /127\.0\.0\.1:[0-9]+/.exec(message) ?? [];
+    const get = (path: string): Promise<Response> => fetch(`http://${address}${path}`);
+    await eventually(async () => ((await get('/readyz')).status === 200 ? true : undefined), 'readiness');
+    assert.equal((await get('/livez')).status, 200);
+    const metrics = await (await get('/metrics')).text();
+    assert.match(metrics, /kiln_warm_pulls_total\{[^}]*result="pulled"[^}]*\} 1/);
+    assert.match(await (await get('/')).text(), /served:1/);
+    const client = new NodeClient(volume);
+    const request = { platform: formatPlatform(hostPlatform()), build: 'test' };
+    const image = await client.ensure({ ...request, reference: asked });
+    assert.equal(image.outcome, 'pulled');
+    await assert.rejects(client.ensure({ ...request, reference: `${asked}0` }), { code: 'E_NOT_ALLOWED' });
+    const second = await kiln('warmer', ['daemon', '--listen', 'off', ...args]);
+    assert.equal(second.code, 3, second.stderr);
+    assert.match(second.stderr, /E_WARMER_RUNNING/);
+    const ended = await daemon.end('SIGTERM');
+    assert.equal(ended.code, 0, ended.stderr);
   });
 
   test('--check says what is wrong, all of it, and touches no volume', async () => {

@@ -244,7 +244,7 @@ describe('a new configuration', () => {
     await using daemon = await openDaemon(ground.path('volume'), `images: ["${name}"]`);
     await daemon.until(({ ready }) => ready, 'readiness');
     const before = (await daemon.status()).configuration;
-    for (let time = 0; time < 2; time++) daemon.warming.reject(new Error('line 3 is wrong'));
+    for (let time = 0; time < 2; time++) await daemon.warming.reject(new Error('line 3 is wrong'));
     const { configuration, ready, images } = await daemon.status();
     assert.equal(configuration.rejected?.message, 'line 3 is wrong');
     assert.equal(configuration.digest, before.digest);

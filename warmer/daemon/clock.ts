@@ -18,22 +18,15 @@ export const systemClock: Clock = {
   },
 };
 
-/** Does something again and again, each time so long after the last was done. Disposing it ends that. */
-export function every(clock: Clock, milliseconds: () => number, work: () => Promise<void>): Disposable {
+/** Does something again and again. Disposing the result ends that. */
+export function every(clock: Clock, milliseconds: () => number, work: () => void): Disposable {
   let waiting: Disposable;
-  let ended = false as boolean;
   const schedule = (): void => {
     waiting = clock.after(milliseconds(), () => {
-      void work().finally(() => {
-        if (!ended) schedule();
-      });
+      schedule();
+      work();
     });
   };
   schedule();
-  return {
-    [Symbol.dispose]: () => {
-      ended = true;
-      waiting[Symbol.dispose]();
-    },
-  };
+  return { [Symbol.dispose]: () => waiting[Symbol.dispose]() };
 }

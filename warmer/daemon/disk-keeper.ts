@@ -1,7 +1,13 @@
 import { statfs } from 'node:fs/promises';
 import type { SizeOrShare } from '../../src/cli/index.ts';
-import { EnvironmentError, formatBytes, messageOf, type Progress } from '../../src/support/index.ts';
-import type { PrunePolicy, Skipped, Volume, VolumeUsage } from '../../src/volume/index.ts';
+import {
+  EnvironmentError,
+  formatBytes,
+  messageOf,
+  type Progress,
+  systemErrorCode,
+} from '../../src/support/index.ts';
+import type { PrunePlan, PrunePolicy, Skipped, Volume, VolumeUsage } from '../../src/volume/index.ts';
 import type { DiskPolicy } from './configuration.ts';
 import type { WarmingEvent } from './types.ts';
 
@@ -33,6 +39,11 @@ interface Space {
   readonly used: number;
   readonly free: number;
   readonly total: number;
+}
+
+interface Pruned {
+  readonly reclaimedBytes: number;
+  readonly skipped: Skipped;
 }
 
 const noSkips: Skipped = { in_use: 0, pinned: 0, too_young: 0 };
@@ -108,7 +119,7 @@ export class DiskKeeper {
 
   /** Makes sure that so many more bytes keep the bounds; what is kept warm is never given up for it. */
   async #admit(needed: number): Promise<void> {
-    const { volume, belonging, signal } = this.#parts;
+    const { volume, belonging } = this.#parts;
     const before = await this.#measure();
     if (this.#lack(needed, before) === undefined) return;
     const policy = this.#bounds(needed + this.#otherReservations(), before);
@@ -117,10 +128,8 @@ export class DiskKeeper {
       keep: (image) => belonging(image) === 'kept',
     });
     // Everything else is not thrown away for an image that does not fit even then.
-    if (plan.missingBytes === 0) {
-      const { reclaimedBytes, skipped } = await volume.prune(plan, signal);
-      this.#parts.emit({ type: 'prune', result: 'done', reclaimedBytes, skipped });
-    }
+    if (plan.missingBytes === 0)
+      this.#parts.emit({ type: 'prune', result: 'done', ...(await this.#carryOut(plan)) });
     const lack = this.#lack(needed, await this.#measure());
     if (lack === undefined) return;
     throw new EnvironmentError(
@@ -156,9 +165,19 @@ export class DiskKeeper {
     };
   }
 
-  async #prune(policy: PrunePolicy): Promise<{ reclaimedBytes: number; skipped: Skipped }> {
-    const { volume, belonging, signal } = this.#parts;
-    return volume.prune({ keep: (image) => belonging(image) === 'kept', ...policy }, signal);
+  async #prune(policy: PrunePolicy): Promise<Pruned> {
+    return this.#carryOut({ keep: (image) => this.#parts.belonging(image) === 'kept', ...policy });
+  }
+
+  /** While a person prunes, nothing more is pruned. */
+  async #carryOut(what: PrunePlan | PrunePolicy): Promise<Pruned> {
+    try {
+      const { reclaimedBytes, skipped } = await this.#parts.volume.prune(what, this.#parts.signal);
+      return { reclaimedBytes, skipped };
+    } catch (error) {
+      if (systemErrorCode(error) !== 'E_VOLUME_LOCKED') throw error;
+      return { reclaimedBytes: 0, skipped: noSkips };
+    }
   }
 
   #otherReservations(): number {

@@ -114,7 +114,7 @@ export class OnDemand {
     if (rule === undefined && !this.allows(reference)) throw notAllowed(nameOf(request).reference);
     const stored = await volume.find(reference, platform, signal);
     if (rule === undefined) this.#remember(request);
-    if (stored !== undefined && this.#isConfirmed(stored)) {
+    if (stored !== undefined && (rule?.refresh.kind === 'never' || this.#isConfirmed(stored))) {
       const held = await this.#holdIfSound(stored, signal);
       if (held !== undefined) return held;
     }

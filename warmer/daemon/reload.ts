@@ -64,9 +64,11 @@ export class Reloader implements AsyncDisposable {
     try {
       configuration = override(parseConfiguration(path, await readConfigurationText(path)));
     } catch (error) {
-      warming.reject(error);
+      await warming.reject(error).catch((cause: unknown) => progress.warn(messageOf(cause)));
       return;
     }
+    if (JSON.stringify(configuration.listen) !== JSON.stringify(warming.configuration.listen))
+      progress.warn('the new addresses of listen are used at the next start');
     try {
       await warming.apply(configuration);
       this.#follow();

@@ -161,12 +161,15 @@ export class NodeWarming implements Warming, AsyncDisposable {
     if (changed) this.#tendSoon();
   }
 
-  /** A new version of the configuration is not valid; the old one stays in force. */
-  reject(error: unknown): void {
+  /** A new version of the configuration is not valid; the old one stays in force, with what its Dockerfiles now name. */
+  async reject(error: unknown): Promise<void> {
     const message = messageOf(error);
-    if (this.#rejected?.message === message) return;
-    this.#rejected = { at: new Date(this.#parts.clock.now()), message };
-    this.#emit({ type: 'reload', accepted: false, message });
+    if (this.#rejected?.message !== message) {
+      this.#rejected = { at: new Date(this.#parts.clock.now()), message };
+      this.#emit({ type: 'reload', accepted: false, message });
+    }
+    await this.#desired.read(this.#configuration);
+    this.#reconcile('change');
   }
 
   async status(): Promise<WarmingStatus> {
@@ -277,7 +280,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
       every(
         clock,
         () => this.#configuration.disk.intervalSeconds * 1000,
-        () => this.#review(),
+        () => this.#inBackground(() => this.#review()),
       ),
     );
   }
@@ -291,7 +294,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     );
     this.#schedule.reconcile(wishes, reason);
     this.#stateFile.changed();
-    void this.#updatePins();
+    this.#inBackground(() => this.#updatePins());
   }
 
   /** From time to time: the disk, adopted images that nobody uses, images that a person removed. */
@@ -311,13 +314,13 @@ export class NodeWarming implements Warming, AsyncDisposable {
     if (source === 'cache-repository' && isUseless) this.#cacheRepositories.exclude(flight.request.reference);
     this.#schedule.landed(flight, end);
     if (end.outcome !== 'pulled') return;
-    void this.#updatePins();
+    this.#inBackground(() => this.#updatePins());
     this.#tendSoon();
   }
 
   #tendSoon(): void {
     this.#tending?.[Symbol.dispose]();
-    this.#tending = this.#parts.clock.after(tendDelay, () => void this.#tend());
+    this.#tending = this.#parts.clock.after(tendDelay, () => this.#inBackground(() => this.#tend()));
   }
 
   async #tend(): Promise<void> {
@@ -366,8 +369,21 @@ export class NodeWarming implements Warming, AsyncDisposable {
     };
   }
 
+  /** Runs work that nobody waits for. */
+  #inBackground(work: () => Promise<void>): void {
+    work().catch((error: unknown) => {
+      if (!this.#stop.signal.aborted) this.#parts.progress.warn(messageOf(error));
+    });
+  }
+
+  /** A listener that fails does not keep others from hearing, nor images from being brought. */
   #emit(event: WarmingEvent): void {
-    for (const listener of this.#listeners) listener(event);
+    for (const listener of this.#listeners)
+      try {
+        listener(event);
+      } catch (error) {
+        this.#parts.progress.warn(`an event was not heard: ${messageOf(error)}`);
+      }
   }
 }
 

@@ -3,9 +3,8 @@ import { mkdir, open, readFile, rename, utimes } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
 import { type DiffID, type LayerCompression, digestHex } from '../oci/index.ts';
-import { type Progress, SingleFlight } from '../support/index.ts';
+import { type Progress, SingleFlight, joinFlight } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
-import { join } from './flight.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
 import { Lease } from './leases.ts';
 import { explained, isMissing, syncDirectory, unlessMissing } from './storage.ts';
@@ -122,7 +121,7 @@ export class LayerDirectory {
     signal?: AbortSignal,
   ): Promise<void> {
     if ((await this.seal(diffID)) !== undefined) return;
-    await join(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
+    await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
   async #unpackLocked(

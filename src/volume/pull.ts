@@ -1,7 +1,7 @@
 import { statfs } from 'node:fs/promises';
 import type PQueue from 'p-queue';
 import type { Layer } from '../layer/index.ts';
-import { type RegistryClient, type Repository, fetchImage } from '../registry/index.ts';
+import { type ImageSource, type RegistryClient, fetchImage } from '../registry/index.ts';
 import {
   type Descriptor,
   type Digest,
@@ -24,8 +24,6 @@ export interface PullOptions {
   readonly unpack?: boolean;
   /** Ask the registry whether the tag still names what is stored. Default true; never asked for a digest. */
   readonly refresh?: boolean;
-  /** What the registry said a moment ago that the tag names, by a caller who has asked already. */
-  readonly target?: Digest;
   /** Layers of a pull with a higher one are fetched before those of others that wait. Default 0. */
   readonly priority?: number;
   readonly signal?: AbortSignal;
@@ -35,8 +33,8 @@ export interface PullOptions {
   /** Called as layers arrive, with the bytes of them that are there and of all that were missing. */
   readonly onProgress?: (bytes: number, total: number) => void;
   /**
-   * Called before anything is written, with about how many bytes will be. It may make room, and what it throws is what
-   * the pull throws.
+   * Called before anything is written, with about how many bytes will be. It may make room or wait its turn, and what it
+   * throws is what the pull throws.
    */
   readonly makeRoom?: (needed: number) => Promise<void>;
 }
@@ -80,7 +78,7 @@ export async function pullImage(
     if (unpack) await unpackStored(target, client, stored, options);
     return { image: stored, outcome: 'fresh', bytes: 0 };
   }
-  const digest = reference.digest ?? options.target ?? (await resolve(client, reference, signal));
+  const digest = reference.digest ?? (await resolve(client, reference, signal));
   if (stored !== undefined && (await target.isTarget(stored, digest))) {
     if (unpack) await unpackStored(target, client, stored, options);
     const image = await target.markChecked(stored, platform);
@@ -91,7 +89,7 @@ export async function pullImage(
   if (image === undefined) throw notFound(reference);
   requireDiffIDs(image, formatReference(reference));
   options.onImage?.(image);
-  await using transfer = new Transfer(target, client.repository(reference), options);
+  await using transfer = new Transfer(target, client.source(reference), options);
   await transfer.run(layersOf(target.layout, image), image.manifest.layers, unpack);
   const { mediaType } = image.manifest.config;
   await using _config = await target.layout.blobs.putLeased(mediaType, image.configBytes);
@@ -100,7 +98,7 @@ export async function pullImage(
 }
 
 async function resolve(client: RegistryClient, reference: Reference, signal?: AbortSignal): Promise<Digest> {
-  const head = await client.repository(reference).headManifest(referenceTarget(reference), signal);
+  const head = await client.source(reference).headManifest(referenceTarget(reference), signal);
   if (head === undefined) throw notFound(reference);
   return head.digest;
 }
@@ -121,7 +119,7 @@ async function unpackStored(
   image: StoredImage,
   options: PullOptions,
 ): Promise<void> {
-  await using transfer = new Transfer(target, client.repository(image.reference), options);
+  await using transfer = new Transfer(target, client.source(image.reference), options);
   await transfer.run(image.layers, image.manifest.layers, true);
 }
 
@@ -129,7 +127,7 @@ async function unpackStored(
 class Transfer implements AsyncDisposable {
   fetched = 0;
   readonly #target: PullTarget;
-  readonly #repository: Repository;
+  readonly #source: ImageSource;
   readonly #leases = new LeaseSet();
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
@@ -138,9 +136,9 @@ class Transfer implements AsyncDisposable {
   readonly #arrived = new Map<Digest, number>();
   #total = 0;
 
-  constructor(target: PullTarget, repository: Repository, options: PullOptions) {
+  constructor(target: PullTarget, source: ImageSource, options: PullOptions) {
     this.#target = target;
-    this.#repository = repository;
+    this.#source = source;
     this.#options = options;
     const { signal } = options;
     this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
@@ -238,7 +236,7 @@ class Transfer implements AsyncDisposable {
     offset: number,
     signal: AbortSignal | undefined,
   ): Promise<AsyncIterable<Uint8Array>> {
-    const content = await this.#repository.openBlob(descriptor, signal, offset);
+    const content = await this.#source.openBlob(descriptor, signal, offset);
     return this.#counted(content, descriptor, offset);
   }
 

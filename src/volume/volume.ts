@@ -11,8 +11,13 @@ import {
   formatReference,
 } from '../oci/index.ts';
 import type { RegistryClient } from '../registry/index.ts';
-import { KilnError, type Progress, SingleFlight, type TemporaryDirectory } from '../support/index.ts';
-import { join } from './flight.ts';
+import {
+  KilnError,
+  type Progress,
+  SingleFlight,
+  type TemporaryDirectory,
+  joinFlight,
+} from '../support/index.ts';
 import { IndexDatabase, type ImageRecord } from './index-db.ts';
 import { LockedDirectory, cleanIngest } from './ingest.ts';
 import { LayerDirectory } from './layers.ts';
@@ -152,7 +157,7 @@ export class Volume implements AsyncDisposable {
     );
     const downloads = await this.#downloads;
     return explained(this.directory, () =>
-      join(
+      joinFlight(
         this.#pulls,
         pullKey(reference, platform, options),
         () => pullImage(this.#pullTarget(downloads), client, reference, platform, options),
@@ -255,6 +260,24 @@ export class Volume implements AsyncDisposable {
   /** The details of a reference in each of its platforms; empty when it is not there. */
   inspect(reference: Reference): Promise<StoredImageDetails[]> {
     return describe(this.#parts(), reference);
+  }
+
+  /** Makes or mends the index database now, rather than with the first change. What is wrong with it is warned of. */
+  prepareIndex(): Promise<void> {
+    return this.#index.put([]);
+  }
+
+  /** True when the index database can be read. */
+  async hasIndex(): Promise<boolean> {
+    return (await this.#index.rows()) !== undefined;
+  }
+
+  /** Counts a use of an image by somebody who cannot write the volume. One that is not there is no error. */
+  async markUsed(reference: Reference, platform: Platform): Promise<void> {
+    const image = await this.find(reference, platform);
+    if (image === undefined) return;
+    this.#uses.count(image.layers);
+    await Promise.all(image.layers.map(({ diffID }) => this.#layers.markUsed(diffID)));
   }
 
   /** A directory on the file system of the volume, removed on disposal, or by another process after a crash. */

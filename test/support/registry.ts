@@ -17,6 +17,8 @@ export interface TestRegistry extends AsyncDisposable {
   accessLog(): Promise<string[]>;
   clearLog(): Promise<void>;
   stop(): Promise<void>;
+  /** Starts it again after it was stopped, on the same port and files. */
+  restart(): Promise<void>;
 }
 
 export interface TestRegistryOptions {
@@ -59,21 +61,25 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
     ...auth,
   ];
   await writeFile(join(directory, 'config.yml'), config.join('\n') + '\n');
-  const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
   let lines: string[] = [];
-  let pending = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    const all = (pending + chunk).split('\n');
-    pending = all.pop() ?? '';
-    for (const line of all) {
-      const match = /"([A-Z]+) (\S+) HTTP\/[0-9.]+" ([0-9]{3})/.exec(line);
-      if (match !== null) lines.push(`${match[1] ?? ''} ${match[2] ?? ''} ${match[3] ?? ''}`);
-    }
-  });
-  child.stderr.resume();
-  await waitFor(`http://127.0.0.1:${port}/v2/`, child);
+  const start = async (): Promise<ChildProcess> => {
+    const started = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let pending = '';
+    started.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      const all = (pending + chunk).split('\n');
+      pending = all.pop() ?? '';
+      for (const line of all) {
+        const match = /"([A-Z]+) (\S+) HTTP\/[0-9.]+" ([0-9]{3})/.exec(line);
+        if (match !== null) lines.push(`${match[1] ?? ''} ${match[2] ?? ''} ${match[3] ?? ''}`);
+      }
+    });
+    started.stderr.resume();
+    await waitFor(`http://127.0.0.1:${port}/v2/`, started);
+    return started;
+  };
+  let child = await start();
   let markers = 0;
   // The log comes through a pipe, after the answers: a request of our own shows that all before it is there.
   const flush = async (): Promise<void> => {
@@ -99,6 +105,10 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
       lines = [];
     },
     stop,
+    restart: async () => {
+      await stop();
+      child = await start();
+    },
     [Symbol.asyncDispose]: async () => {
       await stop();
       await rm(directory, { recursive: true, force: true });

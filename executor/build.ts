@@ -12,11 +12,13 @@ import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
 import { OverlayIsolation } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
 import type { BuildOptions } from './options.ts';
+import { openNode } from './node.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { BuildSession } from './session.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
 import { openVolumes } from './volumes.ts';
+import { waitForWarmer } from './wait-for-warmer.ts';
 
 export const creator = `kiln/${version}`;
 
@@ -61,8 +63,11 @@ async function buildFrom(
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, basename(options.dockerfile));
   const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
+  if (options.waitForWarmerSeconds !== undefined)
+    await waitForWarmer(options.cacheDirectory, options.waitForWarmerSeconds, progress, controller.signal);
   await using volumes = await openVolumes(options, progress);
-  const bases = new BaseResolver(volumes.all, client, progress);
+  await using node = openNode(options, volumes, progress, controller.signal);
+  await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
   const cache =
     options.cache.location === undefined
       ? undefined
@@ -79,6 +84,7 @@ async function buildFrom(
     consumed,
     signal: controller.signal,
   });
+  node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   await using scratch = await volumes.scratch();
@@ -95,7 +101,7 @@ async function buildFrom(
     lookups,
     progress,
     controller: controller.controller,
-    cachePush: options.cache.push,
+    cachePush: options.cache.push && !(options.cache.onVolume && volumes.shared !== undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
@@ -106,6 +112,7 @@ async function buildFrom(
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
   const places = await exportImage(image, options, client, progress, controller.signal);
+  if (node.presence !== undefined) node.presence.succeeded = true;
   return { image, places };
 }
 

@@ -51,6 +51,7 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   cacheCopyLayers: boolean;
   noPushCache?: boolean;
   cacheDir?: string;
+  waitForWarmer?: number;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
 }
@@ -110,6 +111,10 @@ function addBuildFlags(command: Command): void {
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
     ),
     valueFlag(
+      '--wait-for-warmer <duration>',
+      "wait so long for the node's warmer to have its images ready, then go on",
+    ).argParser(parseSeconds),
+    valueFlag(
       '--scratch-dir <directory>',
       'where the build keeps its own files (default: on the cache volume)',
     ),
@@ -163,6 +168,7 @@ function buildOptions(flags: Flags): BuildOptions {
   // With nothing said about where to, the image goes to a layout beside the cache.
   const ownLayout =
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
+  const location = cacheLocation(flags, destinations, cacheDirectory);
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
   return {
     context,
@@ -172,11 +178,13 @@ function buildOptions(flags: Flags): BuildOptions {
     labels: parsePairs(flags.label, 'label'),
     platform,
     cacheDirectory,
+    waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
-      location: cacheLocation(flags, destinations, cacheDirectory),
+      location,
+      onVolume: location === embeddedCache(cacheDirectory) && flags.cacheRepo === undefined,
       maxAgeSeconds: flags.cacheTtl,
       push: flags.noPushCache !== true,
       runLayers: flags.cacheRunLayers,
@@ -192,12 +200,15 @@ function dockerfilePath(path: string, context: string): string {
   return resolve(path);
 }
 
+function embeddedCache(cacheDirectory: string): string {
+  return `oci:${join(cacheDirectory, 'layer-cache')}`;
+}
+
 function cacheLocation(
   flags: Flags,
   destinations: readonly ReturnType<typeof parseReference>[],
   cacheDirectory: string,
 ): string | undefined {
-  const embedded = `oci:${join(cacheDirectory, 'layer-cache')}`;
   const [destination] = destinations;
   if (flags.cache === false) return undefined;
   if (flags.cacheRepo !== undefined) {
@@ -205,6 +216,6 @@ function cacheLocation(
       throw new UsageError('--cache-repo is given without --cache', { remedy: 'Add --cache.' });
     return flags.cacheRepo;
   }
-  if (destination === undefined) return embedded;
+  if (destination === undefined) return embeddedCache(cacheDirectory);
   return flags.cache === true ? inferCacheRepository(destination) : undefined;
 }

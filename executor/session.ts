@@ -168,7 +168,7 @@ export class BuildSession implements AsyncDisposable {
   }
 
   async #acquire(placed: PlacedLayer): Promise<string> {
-    if (placed.base !== undefined && !placed.base.warm) await this.#pull(placed.base);
+    if (placed.base !== undefined && !(await placed.base.isThere())) await this.#pull(placed.base);
     for (const volume of this.#parts.volumes) {
       const lease = await volume.acquireLayers([placed.layer], this.signal);
       const path = lease?.paths[0];

@@ -52,6 +52,8 @@ export function describeEvent(event: ProgressEvent): string | undefined {
       return event.done && event.bytes >= smallTransfer
         ? `${shortenDigests(event.label)} ${formatBytes(event.bytes)}`
         : undefined;
+    case 'base':
+      return `base ${shortenDigests(event.reference)}: ${event.detail}`;
     case 'result':
       return event.message;
     case 'cache':

@@ -32,7 +32,7 @@ async function openNode(limits: Partial<NodeServerLimits> = {}): Promise<Node> {
   const progress = new Progress();
   const warnings: string[] = [];
   progress.listen((event) => event.type === 'log' && warnings.push(event.message));
-  cleanup.use(await startServers({ warming, directory: path, listen: [], progress, limits }));
+  cleanup.use(await startServers({ warming, directory: path, socket: true, listen: [], progress, limits }));
   const open = cleanup.move();
   return {
     directory: path,
@@ -381,7 +381,7 @@ describe("the node's socket", () => {
     await using scratch = await temporaryDirectory();
     await mkdir(join(scratch.path, 'ingest'));
     const code = `const { startServers } = await import(${JSON.stringify(join(import.meta.dirname, '../../warmer/daemon/servers.ts'))});
-      await startServers({ directory: ${JSON.stringify(scratch.path)}, listen: [], warming: { listen: () => ({}) } });
+      await startServers({ directory: ${JSON.stringify(scratch.path)}, socket: true, listen: [], warming: { listen: () => ({}) } });
       require('node:net').createServer().listen(${JSON.stringify(join(scratch.path, 'warmer.sock.abcdef'))});
       console.log('listens'); setInterval(() => {}, 1000);`;
     const child = spawn(
@@ -395,6 +395,7 @@ describe("the node's socket", () => {
     const servers = {
       warming: new FakeWarming(),
       directory: scratch.path,
+      socket: true,
       listen: [],
       progress: new Progress(),
     };
@@ -424,7 +425,13 @@ describe("the node's socket", () => {
     await using scratch = await temporaryDirectory();
     const directory = join(scratch.path, 'd'.repeat(100));
     await mkdir(join(directory, 'ingest'), { recursive: true });
-    const servers = { warming: new FakeWarming(), directory, listen: [], progress: new Progress() };
+    const servers = {
+      warming: new FakeWarming(),
+      directory,
+      socket: true,
+      listen: [],
+      progress: new Progress(),
+    };
     await assert.rejects(startServers(servers), { code: 'E_SOCKET_PATH_TOO_LONG' });
     assert.equal((await new NodeClient(directory).ensure(request)).outcome, 'absent');
   });

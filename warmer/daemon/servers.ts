@@ -1,15 +1,15 @@
 import type { Progress } from '../../src/support/index.ts';
-import type { ListenAddress } from './listen-address.ts';
 import { NodeServer, type NodeServerLimits } from './node-server.ts';
 import type { Warming } from './types.ts';
+import type { ListenAddress } from './listen-address.ts';
 import { WebServer } from './web-server.ts';
 
 export interface ServerOptions {
   readonly warming: Warming;
-  /** The volume; the node's socket is made there. It must have been opened for writing. */
+  /** The volume. It must have been opened for writing. */
   readonly directory: string;
-  /** Serve the builds of this node. Default true. */
-  readonly socket?: boolean;
+  /** Serve the builds of this node, at the socket on the volume. */
+  readonly socket: boolean;
   /** Where metrics, probes and the status page are served. */
   readonly listen: readonly ListenAddress[];
   /** What the status page calls this warmer; default the host's name, which in a pod is the pod's. */
@@ -20,7 +20,7 @@ export interface ServerOptions {
 
 /** The daemon as it is seen from outside, until this is disposed. */
 export interface Servers extends AsyncDisposable {
-  /** The path of the node's socket, if there is one. */
+  /** The path of the node's socket, when there is one. */
   readonly socket: string | undefined;
   /** Where it listens, with the ports that were chosen. */
   readonly listening: readonly ListenAddress[];
@@ -34,7 +34,7 @@ export interface Servers extends AsyncDisposable {
  * `E_CANNOT_LISTEN`. Nothing is left open then.
  */
 export async function startServers(options: ServerOptions): Promise<Servers> {
-  const { warming, directory, socket = true, listen, name, progress, limits } = options;
+  const { warming, directory, socket, listen, name, progress, limits } = options;
   await using cleanup = new AsyncDisposableStack();
   const node = socket ? cleanup.use(await NodeServer.start(directory, warming, progress, limits)) : undefined;
   const web = cleanup.use(new WebServer(warming, { name, leases: () => node?.leases ?? 0, progress }));

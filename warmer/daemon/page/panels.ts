@@ -28,10 +28,12 @@ export function attention({ checks, configuration, images, disk }: WarmingStatus
         ${cut(failing[0]?.lastError?.message ?? 'no reason is known', 300)}
       </li>`,
     );
-  if (disk.high !== undefined && disk.used > disk.high)
+  const taken = disk.total - disk.free;
+  if (disk.high !== undefined && taken > disk.high)
     items.push(
       html`<li>
-        <strong>The volume is above its bound</strong>: ${formatBytes(disk.used)} of ${formatBytes(disk.high)}
+        <strong>The disk is fuller than it may be</strong>: ${formatBytes(taken)} used, and pruned from
+        ${formatBytes(disk.high)}
       </li>`,
     );
   if (items.length === 0) return html``;
@@ -58,7 +60,7 @@ export function diskPanel({ disk }: WarmingStatus): Html {
   const other = Math.max(0, total - free - used);
   const share = (bytes: number): number => (total === 0 ? 0 : Math.round((bytes / total) * 1000) / 10);
   const bounds = [
-    ...(high === undefined ? [] : [`pruned from ${formatBytes(high)}`]),
+    ...(high === undefined ? [] : [`pruned when ${formatBytes(high)} are used`]),
     ...(low === undefined ? [] : [`down to ${formatBytes(low)}`]),
   ].join(' ');
   const mark = (bytes: number | undefined): Html =>
@@ -73,13 +75,13 @@ export function diskPanel({ disk }: WarmingStatus): Html {
       </title>
       <rect class="free" width="100" height="10" />
       <rect class="used" width="${share(used)}" height="10" />
-      <rect class="other" x="${100 - share(other)}" width="${share(other)}" height="10" />
+      <rect class="other" x="${share(used)}" width="${share(other)}" height="10" />
       ${mark(low)}${mark(high)}
     </svg>
     <ul class="legend">
       <li class="used">${formatBytes(used)} images</li>
-      <li class="free">${formatBytes(free)} free</li>
       <li class="other">${formatBytes(other)} other files</li>
+      <li class="free">${formatBytes(free)} free</li>
       ${bounds === '' ? '' : html`<li class="mark">${bounds}</li>`}
     </ul>
   </section>`;

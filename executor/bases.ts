@@ -88,9 +88,7 @@ export class BaseResolver {
     signal?: AbortSignal,
   ): Promise<boolean> {
     try {
-      const current = await this.#client
-        .repository(reference)
-        .headManifest(reference.tag ?? 'latest', signal);
+      const current = await this.#client.source(reference).headManifest(reference.tag ?? 'latest', signal);
       if (current === undefined) return true;
       if (await volume.isCurrent(stored, current.digest)) return true;
       this.#progress.info(
@@ -129,7 +127,7 @@ export class BaseResolver {
         where,
         remedy: 'Check its name and tag.',
       });
-    const repository = this.#client.repository(reference);
+    const source = this.#client.source(reference);
     const layers = image.manifest.layers.map((descriptor, index) => {
       const diffID = image.config.rootfs.diff_ids[index];
       if (diffID === undefined || layerCompression(descriptor.mediaType) === undefined)
@@ -137,7 +135,7 @@ export class BaseResolver {
           `${formatReference(reference)} has a layer of the type ${descriptor.mediaType}, which cannot be unpacked`,
           { code: 'E_LAYER_UNSUPPORTED', category: 'registry', where },
         );
-      return blobLayer({ open: (_digest, s) => repository.openBlob(descriptor, s) }, descriptor, diffID);
+      return blobLayer({ open: (_digest, s) => source.openBlob(descriptor, s) }, descriptor, diffID);
     });
     return {
       reference,

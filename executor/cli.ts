@@ -11,6 +11,8 @@ import {
   parseCommandLine,
   parsePairs,
   parseSeconds,
+  type PushFlags,
+  pushFlags,
   registryFlags,
   type RegistryFlags,
   registryOptions,
@@ -29,7 +31,7 @@ import { formatSeconds, Progress, reportTo, UsageError } from '../src/support/in
 import { build } from './build.ts';
 import type { BuildOptions } from './options.ts';
 
-interface Flags extends RegistryFlags, LogFlags {
+interface Flags extends RegistryFlags, PushFlags, LogFlags {
   context: string;
   contextSubPath?: string;
   dockerfile: string;
@@ -115,6 +117,7 @@ function addBuildFlags(command: Command): void {
       .choices(['gzip', 'zstd'])
       .default('gzip'),
     ...registryFlags(),
+    ...pushFlags(),
     logFlag(),
   ]);
 }

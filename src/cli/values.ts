@@ -24,6 +24,29 @@ export function parseSeconds(text: string): number {
   return seconds;
 }
 
+/** Decimal and binary units of sizes; a bare letter is decimal, as registries and cloud bills count. */
+const sizeUnits: Readonly<Record<string, number>> = {
+  '': 1,
+  k: 1e3,
+  m: 1e6,
+  g: 1e9,
+  t: 1e12,
+  ki: 1024,
+  mi: 1024 ** 2,
+  gi: 1024 ** 3,
+  ti: 1024 ** 4,
+};
+
+/** A size such as `512MB`, `1.5GiB` or `20G`, in bytes. */
+export function parseSize(text: string): number {
+  const match = /^([0-9]+(?:\.[0-9]+)?)\s?(|[kmgt]i?)b?$/i.exec(text);
+  const unit = sizeUnits[(match?.[2] ?? '').toLowerCase()];
+  const bytes = Math.round(Number(match?.[1]) * (unit ?? 1));
+  if (match === null || unit === undefined || !Number.isSafeInteger(bytes))
+    throw new UsageError(`"${text}" is not a size`, { remedy: 'Write it as 512MB, 1.5GiB or 20G.' });
+  return bytes;
+}
+
 /** `name=value` pairs; a name alone takes its value from the environment, as Docker's `--build-arg` does. */
 export function parsePairs(entries: readonly string[], flag: string): Map<string, string> {
   const pairs = new Map<string, string>();

@@ -1,6 +1,7 @@
 export * from './canonical-json.ts';
 export * from './errors.ts';
 export * from './events.ts';
+export * from './flight.ts';
 export * from './format.ts';
 export * from './main.ts';
 export { LineSplitter, plainReporter } from './report-plain.ts';

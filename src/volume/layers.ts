@@ -2,9 +2,8 @@ import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
 import { type DiffID, type LayerCompression, digestHex } from '../oci/index.ts';
-import { type Progress, SingleFlight } from '../support/index.ts';
+import { type Progress, SingleFlight, joinFlight } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
-import { join } from './flight.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
 import { Lease } from './leases.ts';
 import { explained, syncDirectory, unlessMissing } from './storage.ts';
@@ -84,7 +83,7 @@ export class LayerDirectory {
     signal?: AbortSignal,
   ): Promise<void> {
     if ((await this.seal(diffID)) !== undefined) return;
-    await join(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
+    await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
   async #unpackLocked(

@@ -1,6 +1,6 @@
 import { statfs } from 'node:fs/promises';
 import type { Layer } from '../layer/index.ts';
-import { type RegistryClient, type Repository, fetchImage } from '../registry/index.ts';
+import { type ImageSource, type RegistryClient, fetchImage } from '../registry/index.ts';
 import {
   type Descriptor,
   type Digest,
@@ -69,7 +69,7 @@ export async function pullImage(
   const image = await fetchImage(client, { ...reference, digest }, platform, signal);
   if (image === undefined) throw notFound(reference);
   requireDiffIDs(image, formatReference(reference));
-  await using transfer = new Transfer(target, client.repository(reference), signal);
+  await using transfer = new Transfer(target, client.source(reference), signal);
   await transfer.run(layersOf(target.layout, image), image.manifest.layers, unpack);
   await target.layout.blobs.put(image.manifest.config.mediaType, image.configBytes);
   const committed = await target.commit(reference, platform, image, digest);
@@ -77,7 +77,7 @@ export async function pullImage(
 }
 
 async function resolve(client: RegistryClient, reference: Reference, signal?: AbortSignal): Promise<Digest> {
-  const head = await client.repository(reference).headManifest(referenceTarget(reference), signal);
+  const head = await client.source(reference).headManifest(referenceTarget(reference), signal);
   if (head === undefined) throw notFound(reference);
   return head.digest;
 }
@@ -98,7 +98,7 @@ async function unpackStored(
   image: StoredImage,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  await using transfer = new Transfer(target, client.repository(image.reference), signal);
+  await using transfer = new Transfer(target, client.source(image.reference), signal);
   await transfer.run(image.layers, image.manifest.layers, true);
 }
 
@@ -106,14 +106,14 @@ async function unpackStored(
 class Transfer implements AsyncDisposable {
   fetched = 0;
   readonly #target: PullTarget;
-  readonly #repository: Repository;
+  readonly #source: ImageSource;
   readonly #leases = new LeaseSet();
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
 
-  constructor(target: PullTarget, repository: Repository, signal: AbortSignal | undefined) {
+  constructor(target: PullTarget, source: ImageSource, signal: AbortSignal | undefined) {
     this.#target = target;
-    this.#repository = repository;
+    this.#source = source;
     this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
   }
 
@@ -156,8 +156,8 @@ class Transfer implements AsyncDisposable {
       const lease = await Lease.tryAcquire(blobs.path(descriptor.digest));
       if (lease !== undefined) this.#leases.add(lease);
       if (lease !== undefined && (await blobs.has(descriptor))) return fetched;
-      const source = (offset: number, signal: AbortSignal | undefined): ReturnType<Repository['openBlob']> =>
-        this.#repository.openBlob(descriptor, signal, offset);
+      const source = (offset: number, signal: AbortSignal | undefined): ReturnType<ImageSource['openBlob']> =>
+        this.#source.openBlob(descriptor, signal, offset);
       const bytes = await downloadBlob(blobs, descriptor, source, this.#signal);
       fetched += bytes;
       this.fetched += bytes;

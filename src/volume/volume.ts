@@ -12,8 +12,13 @@ import {
   normalizePlatform,
 } from '../oci/index.ts';
 import type { RegistryClient } from '../registry/index.ts';
-import { type Progress, SingleFlight, type TemporaryDirectory, messageOf } from '../support/index.ts';
-import { join } from './flight.ts';
+import {
+  type Progress,
+  SingleFlight,
+  type TemporaryDirectory,
+  joinFlight,
+  messageOf,
+} from '../support/index.ts';
 import {
   type StoredImage,
   type StoredImageDetails,
@@ -129,7 +134,7 @@ export class Volume implements AsyncDisposable {
     // Loaded only here: a build on a warm volume needs no registry.
     const { pullImage, pullKey } = await import('./pull.ts');
     return explained(this.directory, () =>
-      join(
+      joinFlight(
         this.#pulls,
         pullKey(reference, platform, options),
         () => pullImage(this.#pullTarget(), client, reference, platform, options),

@@ -9,7 +9,7 @@ import { Readable } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
 import { type Descriptor, digestOf, mediaTypes } from '../../src/oci/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
-import { parseChallenges } from '../../src/registry/challenge.ts';
+import { parseChallenges } from '../../src/registry/auth/challenge.ts';
 import { startRegistry, type TestRegistry } from '../support/registry.ts';
 
 const content = randomBytes(300_000);

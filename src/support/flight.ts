@@ -1,4 +1,5 @@
-import { type SingleFlight, isAbortError } from '../support/index.ts';
+import { isAbortError } from './errors.ts';
+import type { SingleFlight } from './single-flight.ts';
 
 /** The result of shared work, unless the caller's own signal fires first; the work then goes on for the others. */
 export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
@@ -18,7 +19,7 @@ export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | un
  * Joins or starts work of a flight. The work runs under the signal of the caller that started it; when that one gives
  * up, the others start over.
  */
-export async function join<Key, Value>(
+export async function joinFlight<Key, Value>(
   flight: SingleFlight<Key, Value>,
   key: Key,
   work: () => Promise<Value>,

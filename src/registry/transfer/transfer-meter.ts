@@ -1,4 +1,4 @@
-import type { Progress } from '../support/index.ts';
+import type { Progress } from '../../support/index.ts';
 
 const intervalMilliseconds = 100;
 
@@ -24,6 +24,11 @@ export class TransferMeter implements Disposable {
     if (now - this.#told < intervalMilliseconds) return;
     this.#told = now;
     this.#tell(false);
+  }
+
+  /** Goes on from another byte: an upload that broke off sends some again, or was further than thought. */
+  moveTo(bytes: number): void {
+    this.#bytes = bytes;
   }
 
   [Symbol.dispose](): void {

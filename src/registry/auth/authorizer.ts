@@ -1,7 +1,8 @@
-import { KilnError, SingleFlight } from '../support/index.ts';
+import { joinFlight, KilnError, SingleFlight } from '../../support/index.ts';
+import { fetchDocument } from '../http/document.ts';
+import { errorFrom, type HttpRequest, type HttpResponse, type Send } from '../http/message.ts';
 import { type Challenge, parseChallenges } from './challenge.ts';
-import type { Credential, CredentialStore } from './credentials.ts';
-import { errorFrom, type HttpRequest, type HttpResponse, readBody, type Transport } from './transport.ts';
+import { type Credential, type CredentialSource, describeCredential } from './credential.ts';
 
 /** What a request is allowed to do, in the words of the token specification. */
 export interface Scope {
@@ -13,22 +14,33 @@ export interface Scope {
 }
 
 interface Token {
+  /** Empty when the registry is asked without. */
   readonly header: string;
+  /** Milliseconds since 1970. */
+  readonly obtained: number;
   readonly expires: number;
+  readonly challenges: readonly Challenge[];
+  readonly identity: string;
 }
+
+/** A registry that says 403 to what it was just given a token for means it. */
+const freshMilliseconds = 10_000;
+
+/** The largest answer of a token server, in bytes. */
+const maximumToken = 1024 * 1024;
 
 /**
  * Answers a registry's challenges: Basic, and Bearer with a token server (distribution's token specification).
- * Tokens are kept until shortly before they expire.
+ * Tokens are kept until shortly before they expire; credentials are asked for anew each time, since those may expire too.
  */
 export class Authorizer {
-  readonly #transport: Transport;
-  readonly #credentials: CredentialStore;
+  readonly #send: Send;
+  readonly #credentials: CredentialSource;
   readonly #tokens = new Map<string, Token>();
   readonly #fetching = new SingleFlight<string, Token>();
 
-  constructor(transport: Transport, credentials: CredentialStore) {
-    this.#transport = transport;
+  constructor(send: Send, credentials: CredentialSource) {
+    this.#send = send;
     this.#credentials = credentials;
   }
 
@@ -36,34 +48,45 @@ export class Authorizer {
   async send(request: HttpRequest, scope: Scope): Promise<HttpResponse> {
     const key = scopeKey(scope);
     const known = this.#tokens.get(key);
-    const valid = known !== undefined && known.expires > Date.now() ? known : undefined;
-    const response = await this.#transport.send(withHeader(request, valid));
-    if (response.status !== 401) return response;
-    const challenges = parseChallenges([response.headers['www-authenticate'] ?? []].flat());
-    if (challenges.length === 0) return response;
-    if (valid !== undefined) this.#tokens.delete(key);
-    const token = await this.#fetching.run(key, () => this.#answer(challenges, scope, request));
-    if (token.header === '' || token.header === valid?.header) return response;
+    const kept = known !== undefined && known.expires > Date.now() ? known : undefined;
+    const response = await this.#send(withHeader(request, kept));
+    const challenges = challengesOf(response, kept);
+    if (challenges.length === 0) return { ...response, ...identityOf(kept) };
+    if (this.#tokens.get(key) === kept) this.#tokens.delete(key);
+    const answer = (): Promise<Token> => this.#answer(challenges, scope, request);
+    const token = await joinFlight(this.#fetching, key, answer, request.signal);
+    if (token.header === '' || token.header === kept?.header) return { ...response, ...identityOf(token) };
     this.#tokens.set(key, token);
     await response.body.dump();
-    return this.#transport.send(withHeader(request, token));
+    return { ...(await this.#send(withHeader(request, token))), ...identityOf(token) };
   }
 
   async #answer(challenges: readonly Challenge[], scope: Scope, request: HttpRequest): Promise<Token> {
-    const credential = await this.#credentials.find(scope.registry, scope.repository);
+    const credential = await this.#credentials.find(scope, request.signal);
+    const now = Date.now();
+    const token = {
+      header: '',
+      obtained: now,
+      expires: credential?.expiresAt ?? Infinity,
+      challenges,
+      identity: describeCredential(credential),
+    };
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
-    if (bearer !== undefined) return this.#fetchToken(bearer, scope, credential, request);
+    if (bearer !== undefined) {
+      if (credential?.kind === 'bearer') return { ...token, header: `Bearer ${credential.token}` };
+      const fetched = await this.#fetchToken(bearer, scope, credential, request);
+      return { ...token, header: `Bearer ${fetched.token}`, expires: now + fetched.lifetime };
+    }
     const basic = challenges.some(({ scheme }) => scheme === 'basic');
-    if (basic && credential?.kind === 'basic') return { header: basicHeader(credential), expires: Infinity };
-    return { header: '', expires: 0 };
+    return basic && credential?.kind === 'basic' ? { ...token, header: basicHeader(credential) } : token;
   }
 
   async #fetchToken(
     bearer: Challenge,
     scope: Scope,
-    credential: Credential | undefined,
+    credential: Exclude<Credential, { kind: 'bearer' }> | undefined,
     request: HttpRequest,
-  ): Promise<Token> {
+  ): Promise<{ token: string; lifetime: number }> {
     const realm = bearer.parameters.get('realm');
     if (realm === undefined || !URL.canParse(realm))
       throw badChallenge(scope, 'its challenge names no token server');
@@ -75,34 +98,47 @@ export class Authorizer {
       `repository:${scope.repository}:${scope.actions}`,
       ...(scope.alsoPull ?? []).map((name) => `repository:${name}:pull`),
     ];
-    const response = await this.#transport.send(
+    const tokenRequest =
       credential?.kind === 'identity'
         ? tokenPost(url, service, scopes, credential.token, request.signal)
-        : tokenGet(url, service, scopes, credential, request.signal),
+        : tokenGet(url, service, scopes, credential, request.signal);
+    const what = `the token for ${scope.registry}/${scope.repository} from ${url.origin}${url.pathname}`;
+    const { response, body } = await fetchDocument(
+      () => this.#send(tokenRequest),
+      maximumToken,
+      what,
+      request.signal,
     );
-    if (response.status !== 200)
-      throw await errorFrom(
-        response,
-        `GET ${url.origin}${url.pathname} (token for ${scope.registry}/${scope.repository})`,
-      );
-    const body = await readBody(response, 1 << 20, 'the token');
+    if (body === undefined)
+      throw await errorFrom({ ...response, identity: describeCredential(credential) }, `GET ${what}`);
     return parseToken(body, scope);
   }
 }
 
-function parseToken(body: Buffer, scope: Scope): Token {
-  let answer: { token?: unknown; access_token?: unknown; expires_in?: unknown };
+/** The challenges that are worth an answer. A token that was kept for a while may have been revoked: then 403 is one too. */
+function challengesOf(response: HttpResponse, kept: Token | undefined): readonly Challenge[] {
+  if (response.status === 401) return parseChallenges([response.headers['www-authenticate'] ?? []].flat());
+  const stale = kept !== undefined && Date.now() - kept.obtained > freshMilliseconds;
+  return response.status === 403 && stale ? kept.challenges : [];
+}
+
+function identityOf(token: Token | undefined): { identity?: string } {
+  return token === undefined ? {} : { identity: token.identity };
+}
+
+function parseToken(body: Buffer, scope: Scope): { token: string; lifetime: number } {
+  let answer: { token?: unknown; access_token?: unknown; expires_in?: unknown } | null;
   try {
     answer = JSON.parse(body.toString('utf8')) as typeof answer;
   } catch {
     // The text may hold a token, so it is not quoted.
     throw badChallenge(scope, 'its token server did not answer with JSON');
   }
-  const token = answer.token ?? answer.access_token;
+  const token = answer?.token ?? answer?.access_token;
   if (typeof token !== 'string' || token === '' || /[\r\n]/.test(token))
     throw badChallenge(scope, 'its token server gave no token');
-  const seconds = typeof answer.expires_in === 'number' ? answer.expires_in : 60;
-  return { header: `Bearer ${token}`, expires: Date.now() + Math.max(5, seconds * 0.8) * 1000 };
+  const seconds = typeof answer?.expires_in === 'number' ? answer.expires_in : 60;
+  return { token, lifetime: Math.max(5, seconds * 0.8) * 1000 };
 }
 
 function badChallenge(scope: Scope, why: string): KilnError {
@@ -145,7 +181,7 @@ function tokenPost(
     method: 'POST',
     url,
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
-    body: () => Promise.resolve(body),
+    body: () => body,
     signal,
   };
 }

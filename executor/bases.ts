@@ -21,8 +21,8 @@ export interface BaseImage {
   /** Lowest first. */
   readonly layers: readonly Layer[];
   readonly chainID: ChainID | null;
-  /** Where its blobs lie in a registry. */
-  readonly origin: BlobOrigin;
+  /** Where its blobs may lie in registries. */
+  readonly origins: readonly BlobOrigin[];
   /** True when it lies on a volume, so that nothing need be pulled. */
   readonly warm: boolean;
 }
@@ -71,7 +71,7 @@ export class BaseResolver {
         (reference.digest !== undefined ||
           (await this.#isCurrent(volume, stored, reference, platform, signal)))
       )
-        return fromStored(stored);
+        return fromStored(stored, this.#client.places(stored.reference));
     }
     return this.#fetch(reference, platform, where, signal);
   }
@@ -142,23 +142,19 @@ export class BaseResolver {
       config: image.config,
       layers,
       chainID: chainIDs(image.config.rootfs.diff_ids).at(-1) ?? null,
-      origin: originOf(reference),
+      origins: this.#client.places(reference),
       warm: false,
     };
   }
 }
 
-function fromStored(stored: StoredImage): BaseImage {
+function fromStored(stored: StoredImage, origins: readonly BlobOrigin[]): BaseImage {
   return {
     reference: stored.reference,
     config: stored.config,
     layers: stored.layers,
     chainID: chainIDs(stored.config.rootfs.diff_ids).at(-1) ?? null,
-    origin: originOf(stored.reference),
+    origins,
     warm: true,
   };
-}
-
-function originOf({ registry, repository }: Reference): BlobOrigin {
-  return { registry, repository };
 }

@@ -73,7 +73,7 @@ function remedyFor(status: number, retryAfter: number | undefined): string | und
 }
 
 /** No answer could be had. The code is `E_REGISTRY_CERTIFICATE` when that is what is wrong, otherwise `E_REGISTRY_UNAVAILABLE`. */
-export function unreachable(host: string, cause: unknown): KilnError {
+export function unreachable({ host, protocol }: URL, cause: unknown): KilnError {
   const code = systemErrorCode(cause) ?? '';
   const certificate = /CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE/.test(code)
     ? {
@@ -94,13 +94,16 @@ export function unreachable(host: string, cause: unknown): KilnError {
       remedy: certificate.remedy,
     });
   const plain = code === 'EPROTO' || code.startsWith('ERR_SSL');
+  // With TLS 1.3, a server that misses our certificate only hangs up.
+  const hungUp = code === 'UND_ERR_SOCKET' && protocol === 'https:';
+  const more = hungUp ? ', and whether it wants a client certificate (--registry-client-cert)' : '';
   return new KilnError(`the registry ${host} ${plain ? 'does not speak HTTPS' : 'cannot be reached'}`, {
     code: 'E_REGISTRY_UNAVAILABLE',
     category: 'registry',
     cause,
     remedy: plain
       ? `If it is meant to speak plain HTTP: --insecure-registry ${host}.`
-      : 'Check its name, the network and the proxy.',
+      : `Check its name, the network and the proxy${more}.`,
   });
 }
 

@@ -34,6 +34,8 @@ export interface RegistryOptions {
   readonly skipTlsVerify?: boolean;
   /** Accept any certificate of registries that images are pulled from. */
   readonly skipTlsVerifyPull?: boolean;
+  /** Where proxies are named (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and credentials may be; default `process.env`. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
   /** Where Docker's config.json lies; default: the places that Docker and Podman look at. */
   readonly dockerConfigDirectory?: string;
   /** How often requests of a pull are sent again when they failed for a passing reason; default 5. */

@@ -38,7 +38,7 @@ export class TestAuthority {
     const pair = filesOf(this.#directory, name);
     const request = join(this.#directory, `${name}.csr`);
     const extensions = join(this.#directory, `${name}.ext`);
-    await writeFile(extensions, 'subjectAltName=IP:127.0.0.1,DNS:localhost\n');
+    await writeFile(extensions, 'subjectAltName=IP:127.0.0.1,IP:0.0.0.0,DNS:localhost\n');
     await openssl(['req', ...newKey(pair.key), '-out', request, '-subj', `/CN=${name}`]);
     await openssl([
       ...['x509', '-req', '-in', request, '-out', pair.certificate, '-days', '2', '-extfile', extensions],

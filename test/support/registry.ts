@@ -28,7 +28,7 @@ export interface TestRegistryOptions {
   readonly user?: string;
   readonly password?: string;
   /** Whose tokens it wants. */
-  readonly tokens?: TokenServer;
+  readonly tokens?: Pick<TokenServer, 'realm' | 'service' | 'issuer' | 'certificate'>;
   /** Its certificate, for HTTPS. */
   readonly tls?: KeyPair & {
     /** It wants certificates of this authority from its clients; the pair is one of them. */

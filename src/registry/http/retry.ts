@@ -43,7 +43,7 @@ async function attemptOnce(
     return { response: await send(request) };
   } catch (error) {
     if (isAbortError(error) || request.signal?.aborted === true || error instanceof KilnError) throw error;
-    if (last || !isTransient(error)) throw unreachable(request.url.host, error);
+    if (last || !isTransient(error)) throw unreachable(request.url, error);
     return { failed: true };
   }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
-import { registryOptions } from '../../src/cli/index.ts';
+import { parseRate, registryOptions } from '../../src/cli/index.ts';
 import { digestOf, hostPlatform, mediaTypes, parseReference } from '../../src/oci/index.ts';
 import { fetchImage, RegistryClient, type RegistryOptions } from '../../src/registry/index.ts';
 import { Progress, type ProgressEvent } from '../../src/support/index.ts';
@@ -273,6 +273,21 @@ describe('the flags', () => {
         clientCertificate: { certificate: '/c.crt', key: '/c.key' },
       },
     });
+  });
+
+  test('give retries, a size of chunks and a bandwidth', () => {
+    const { pullRetries, pushRetries, chunkSize, bytesPerSecond } = registryOptions(
+      {
+        ...flags,
+        imageDownloadRetry: 0,
+        pushRetry: 9,
+        pushChunkSize: 1_000_000,
+        bandwidth: parseRate('20MB/s'),
+      },
+      new Progress(),
+    );
+    assert.deepEqual([pullRetries, pushRetries, chunkSize, bytesPerSecond], [0, 9, 1_000_000, 20_000_000]);
+    for (const wrong of ['0', '20MB/h', 'fast']) assert.throws(() => parseRate(wrong), { code: 'E_USAGE' });
   });
 
   for (const [what, given] of [

@@ -4,6 +4,7 @@ import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { PassThrough, type Duplex, Duplex as DuplexStream } from 'node:stream';
+import type { PathBytes } from '../os/index.ts';
 import { BuildError, systemErrorCode } from '../support/index.ts';
 import { TarReader } from './tar-reader.ts';
 import { TreeWriter } from './tree-writer.ts';
@@ -17,7 +18,7 @@ const magics: readonly (readonly [ArchiveCompression, readonly number[]])[] = [
   ['xz', [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
 ];
 
-function readStart(file: string, length: number): Buffer {
+function readStart(file: PathBytes, length: number): Buffer {
   const fd = openSync(file, 'r');
   try {
     const bytes = Buffer.alloc(length);
@@ -69,7 +70,7 @@ function external(program: 'bzip2' | 'xz'): Duplex {
 }
 
 /** True when a file is a tar archive that ADD unpacks: plain, or compressed by gzip, bzip2, xz or zstd. */
-export async function isTarArchive(file: string): Promise<boolean> {
+export async function isTarArchive(file: PathBytes): Promise<boolean> {
   const start = readStart(file, 512);
   const compression = compressionOf(start);
   if (compression === 'none') return isTarHeader(start);
@@ -102,10 +103,16 @@ function isTarHeader(start: Buffer): boolean {
  * Unpacks an archive of any kind that {@link isTarArchive} knows below `destination` in the tree `root`, on the calling
  * thread. The destination keeps its own mode and owner.
  *
+ * @param owner who everything in the archive is to belong to; default its own owners.
  * @throws KilnError `E_TAR_UNSAFE`, `E_TAR_MALFORMED`; BuildError `E_ARCHIVE_DECODER` when a program is missing.
  */
-export async function extractTar(file: string, root: string, destination: string): Promise<void> {
-  const writer = new TreeWriter({ root, destination, whiteouts: 'none' });
+export async function extractTar(
+  file: PathBytes,
+  root: string,
+  destination: string,
+  owner?: { readonly uid: number; readonly gid: number },
+): Promise<void> {
+  const writer = new TreeWriter({ root, destination, whiteouts: 'none', owner });
   const reader = new TarReader(writer);
   try {
     await pipeline(

@@ -32,6 +32,8 @@ export interface TreeWriterOptions {
   readonly whiteouts: 'overlay' | 'none';
   /** Prefix of overlayfs' own attributes: `trusted.overlay.`, or `user.overlay.` in a user namespace. */
   readonly overlayPrefix?: string;
+  /** Who everything belongs to; default the owners that the archive names. */
+  readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 const maximumLinks = 40;
@@ -61,6 +63,7 @@ export class TreeWriter implements TarHandler {
   readonly #destination: string;
   readonly #whiteouts: boolean;
   readonly #overlayPrefix: string;
+  readonly #owner: TreeWriterOptions['owner'];
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
   readonly #directoryTimes: [string, bigint][] = [];
@@ -73,10 +76,12 @@ export class TreeWriter implements TarHandler {
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
     this.#whiteouts = options.whiteouts === 'overlay';
     this.#overlayPrefix = options.overlayPrefix ?? 'trusted.overlay.';
+    this.#owner = options.owner;
   }
 
-  entry(entry: TarEntry): void {
+  entry(archived: TarEntry): void {
     this.entries++;
+    const entry = this.#owner === undefined ? archived : { ...archived, ...this.#owner };
     const components = splitPath(entry.path);
     const name = components.at(-1);
     if (name === undefined) {

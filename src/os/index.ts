@@ -1,3 +1,5 @@
+export * from './byte-path.ts';
 export * from './libc.ts';
 export * from './sync.ts';
 export * from './safe-path.ts';
+export * from './xattrs.ts';

@@ -2,7 +2,7 @@ import { lstatSync, readdirSync, type Stats } from 'node:fs';
 import { posix } from 'node:path';
 import { type BytePath, pathBuffer, pathText, resolveBytesInRoot, toBytePath } from '../../src/os/index.ts';
 import { BuildError, systemErrorCode } from '../../src/support/index.ts';
-import { Ignore, type IgnoreRules, patternSource } from './dockerignore.ts';
+import { componentExpression, Ignore, type IgnoreRules } from './dockerignore.ts';
 
 /** A tree and what of it is asked for. Plain data that can be posted to a worker. */
 export interface SourceQuery {
@@ -113,9 +113,7 @@ function sortedEntries(directory: BytePath): { name: BytePath; isDirectory: bool
 function glob(root: BytePath, pattern: string, ignore: Ignore): BytePath[] {
   let names = [''];
   for (const component of pattern.split('/')) {
-    const expression = wildcard.test(component)
-      ? new RegExp(`^${patternSource(component, false)}$`, 's')
-      : undefined;
+    const expression = wildcard.test(component) ? componentExpression(component) : undefined;
     names = names.flatMap((name) => {
       const join = (entry: BytePath): BytePath => (name === '' ? entry : `${name}/${entry}`);
       if (expression === undefined) {

@@ -3,6 +3,7 @@ import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import { BuildError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from './context/index.ts';
+import { forecast } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { CopySource, Rootfs, RunStep } from './isolation/index.ts';
 import { copyContentDefinition, type PlannedStage, type PlannedStep } from './plan.ts';
@@ -73,11 +74,14 @@ export class StageBuilder {
     return { stack: this.#stack, steps: this.#made };
   }
 
-  /** Starts the stages that a step which cannot hit copies from, so that they run beside this one. */
+  /**
+   * Starts the stages that steps copy from which are not taken from the cache for certain, so that they run beside this
+   * one, and so that every stage that is built is known before anything is taken from the cache.
+   */
   #startSources(): void {
-    for (const step of this.#stage.steps)
-      if (step.source?.kind === 'stage' && this.#session.resultFor(step)?.outcome !== 'hit')
-        this.#session.startStage(step.source.stage);
+    const { certain } = forecast(this.#stage, this.#session.resultFor);
+    for (const step of this.#stage.steps.slice(certain))
+      if (step.source?.kind === 'stage') this.#session.startStage(step.source.stage);
   }
 
   async #perform(step: PlannedStep): Promise<StackedLayer> {
@@ -87,7 +91,7 @@ export class StageBuilder {
     const started = performance.now();
     const seconds = (): number => (performance.now() - started) / 1000;
     try {
-      const reused = await this.#reuse(step, this.#session.resultFor(step));
+      const reused = await this.#reuseByKey(step);
       if (reused !== undefined) return this.#cached(step, reused, seconds());
       const byContent =
         step.operation.kind === 'copy' ? await this.#reuseByContent(step, step.operation) : undefined;
@@ -101,6 +105,21 @@ export class StageBuilder {
         progress.emit({ type: 'step-end', step: step.id, outcome: 'failed', seconds: seconds() });
       throw error;
     }
+  }
+
+  /** What the cache has under a step's key, unless that is a copy from another build of a stage that this one built too. */
+  async #reuseByKey(step: PlannedStep): Promise<Reused | undefined> {
+    const result = this.#session.resultFor(step);
+    const { source } = step;
+    if (
+      result?.outcome === 'hit' &&
+      source?.kind === 'stage' &&
+      (await this.#session.isMadeHere(source.stage))
+    ) {
+      this.tellLookup(step, 'other-rootfs', 'its source was built anew');
+      return undefined;
+    }
+    return this.#reuse(step, result);
   }
 
   /** The layer of a hit, when it was made on exactly the rootfs that this build has here. */

@@ -1,4 +1,15 @@
-import { chmodSync, closeSync, existsSync, lstatSync, mkdirSync, openSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmdirSync,
+  symlinkSync,
+  unlinkSync,
+} from 'node:fs';
 import { dirname, join, posix } from 'node:path';
 import {
   changeDirectory,
@@ -6,6 +17,7 @@ import {
   mountFlags,
   namespaces,
   resolveInRoot,
+  setTimes,
   unshare,
 } from '../../src/os/index.ts';
 import { systemErrorCode } from '../../src/support/index.ts';
@@ -49,9 +61,9 @@ export function mountOverlay(
 /** Mounts a stack of layers (lowest first) read-only at `source`. The links `s0`… have been made beside it. */
 export function mountSource(space: OverlaySpace, count: number): string {
   changeDirectory(space.directory);
-  const names = linkNames(count, 's');
-  if (count === 1) mount(join(space.directory, 's0'), 'source', null, mountFlags.bind, null);
-  else mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}`);
+  // Always an overlay, of which one layer is not enough: bound alone, a layer would show its marks of deleted files.
+  const names = `${linkNames(count, 's')}${count === 1 ? ':empty' : ''}`;
+  mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}`);
   return join(space.directory, 'source');
 }
 
@@ -87,11 +99,34 @@ export class MountPoints {
   }
 
   #make(path: string, kind: 'directory' | 'file'): void {
-    if (!existsSync(dirname(path))) this.#make(dirname(path), 'directory');
-    if (kind === 'directory') mkdirSync(path, 0o755);
-    else closeSync(openSync(path, 'wx', 0o644));
+    const parent = dirname(path);
+    if (!existsSync(parent)) this.#make(parent, 'directory');
+    keepingTimes(parent, () => {
+      if (kind === 'directory') mkdirSync(path, 0o755);
+      else closeSync(openSync(path, 'wx', 0o644));
+    });
     this.made.push(`/${posix.relative(this.#root, path)}`);
   }
+}
+
+/**
+ * Takes the mount points that a step left empty out of its upper directory, so that neither its layer nor a later step has
+ * them. What the step put in their way is left alone.
+ */
+export function removeMountPoints(upper: string, made: readonly string[]): void {
+  for (const point of [...made].reverse()) {
+    const { path, stat } = resolveInRoot(upper, point, { followLast: false });
+    if (path !== join(upper, point) || stat === undefined) continue;
+    if (stat.isDirectory() ? readdirSync(path).length > 0 : !stat.isFile() || stat.size > 0) continue;
+    keepingTimes(dirname(path), () => (stat.isDirectory() ? rmdirSync(path) : unlinkSync(path)));
+  }
+}
+
+/** Changes what is in a directory without changing its times, by which a layer would count it as changed. */
+function keepingTimes(directory: string, change: () => void): void {
+  const { atimeNs, mtimeNs } = lstatSync(directory, { bigint: true });
+  change();
+  setTimes(directory, atimeNs, mtimeNs);
 }
 
 /** Mounts /dev and /sys and the three files of the network as a container has them. /proc is mounted by the init. */

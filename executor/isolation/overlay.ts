@@ -16,6 +16,7 @@ import {
 } from '../../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
 import type { FromWorker, OverlaySpace, ToWorker, WorkerTask } from './messages.ts';
+import { removeMountPoints } from './mounts.ts';
 import type { CopySource, Isolation, Rootfs, RunOptions, RunResult, RunStep, SealedStep } from './types.ts';
 
 interface TaskHooks {
@@ -197,7 +198,9 @@ class OverlayRootfs implements Rootfs {
   async seal(): Promise<SealedStep> {
     const space = await this.#open();
     const upper = join(space.directory, 'upper');
-    const sealed: SealedStep = { upper, lowers: this.#lowers, mountPoints: [...this.#mountPoints] };
+    removeMountPoints(upper, [...this.#mountPoints]);
+    this.#mountPoints.clear();
+    const sealed: SealedStep = { upper, lowers: this.#lowers, mountPoints: [] };
     this.#lowers = [upper, ...this.#lowers];
     this.#space = undefined;
     return sealed;

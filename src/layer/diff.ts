@@ -1,13 +1,22 @@
 import {
   type BigIntStats,
   closeSync,
+  constants,
   lstatSync,
   openSync,
   readdirSync,
   readlinkSync,
   readSync,
 } from 'node:fs';
-import { deviceNumbers, getXattr, pathBuffer, pathText, portableXattrs, toBytePath } from '../os/index.ts';
+import {
+  type BytePath,
+  deviceNumbers,
+  getXattr,
+  pathBuffer,
+  pathText,
+  portableXattrs,
+  toBytePath,
+} from '../os/index.ts';
 import { BuildError } from '../support/index.ts';
 import type { TarEntry, TarEntryType } from './tar-reader.ts';
 
@@ -44,9 +53,9 @@ const nothing = Buffer.alloc(0);
  */
 export function* overlayChanges(request: DiffRequest): Generator<Change> {
   const walk = new DiffWalk(request);
-  const root = walk.directory('', request.lowers.map(toBytePath));
-  // The root itself has no entry unless it changed, which only a chmod or chown of `/` can do.
-  yield* root.children;
+  const lowers = request.lowers.map(toBytePath);
+  yield* walk.rootChange(lowers[0]);
+  yield* walk.directory('', lowers).children;
 }
 
 class DiffWalk {
@@ -63,6 +72,17 @@ class DiffWalk {
     );
     this.#clamp = request.clampTime === undefined ? undefined : BigInt(request.clampTime) * 1_000_000_000n;
     this.#opaque = `${request.overlayPrefix ?? 'trusted.overlay.'}opaque`;
+  }
+
+  /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
+  rootChange(lower: BytePath | undefined): Change[] {
+    const stat = lstatSync(this.#bytes(''), { bigint: true });
+    const before =
+      lower === undefined
+        ? { mode: BigInt(constants.S_IFDIR | 0o755), uid: 0n, gid: 0n }
+        : lstatSync(pathBuffer(lower), { bigint: true });
+    if (stat.mode === before.mode && stat.uid === before.uid && stat.gid === before.gid) return [];
+    return [{ entry: { ...this.#entry('', stat), path: Buffer.from('./') } }];
   }
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
@@ -84,9 +104,9 @@ class DiffWalk {
     const path = parent === '' ? name : `${parent}/${name}`;
     const stat = lstatSync(this.#bytes(path), { bigint: true });
     const lower = lookBelow(lowers, name, this.#opaque);
-    if (stat.isCharacterDevice() && stat.rdev === 0n)
+    // A deleted file, or a socket, which cannot be in a layer: what stood in its place is gone in both cases.
+    if ((stat.isCharacterDevice() && stat.rdev === 0n) || stat.isSocket())
       return lower.nearest === undefined ? [] : [{ entry: whiteout(parent, `.wh.${name}`) }];
-    if (stat.isSocket()) return [];
     if (name.startsWith('.wh.'))
       throw new BuildError(
         `the file /${pathText(path)} cannot be in an image: names beginning with .wh. mark deleted files`,

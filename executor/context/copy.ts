@@ -14,14 +14,13 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, posix } from 'node:path';
-import { extractTar, isTarArchive } from '../../src/layer/index.ts';
+import { extractTar, imageXattrs, isTarArchive } from '../../src/layer/index.ts';
 import {
   type BytePath,
   deviceNumbers,
   makeNode,
   pathBuffer,
   pathText,
-  portableXattrs,
   resolveBytesInRoot,
   type ResolvedPath,
   setTimes,
@@ -222,7 +221,7 @@ class Copier {
     lchownSync(to, owner.uid, owner.gid);
     // After chown, which clears setuid bits and capabilities.
     if (!stat.isSymbolicLink()) chmodSync(to, chmod ?? stat.mode & 0o7777);
-    for (const [name, value] of portableXattrs(from)) setXattr(to, name, value);
+    for (const [name, value] of imageXattrs(from)) setXattr(to, name, value);
     const { mtimeNs } = lstatSync(from, { bigint: true });
     setTimes(to, mtimeNs, mtimeNs);
   }

@@ -2,8 +2,9 @@ import { createHash, type Hash } from 'node:crypto';
 import { closeSync, openSync, readlinkSync, readSync, type Stats } from 'node:fs';
 import { posix } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
+import { imageXattrs } from '../../src/layer/index.ts';
 import { type Digest } from '../../src/oci/index.ts';
-import { type BytePath, pathBuffer, portableXattrs } from '../../src/os/index.ts';
+import { type BytePath, pathBuffer } from '../../src/os/index.ts';
 import { systemErrorCode } from '../../src/support/index.ts';
 import { lookUp, matchBaseName, matchSources, type SourceQuery } from './sources.ts';
 
@@ -79,7 +80,7 @@ function entryFields(path: Buffer, stat: Stats, options: TreeDigestOptions): (st
   const fields: (string | Uint8Array)[] = [typeOf(stat)];
   if (options.modes && !stat.isSymbolicLink()) fields.push((stat.mode & 0o7777).toString(8));
   if (options.owners) fields.push(`${stat.uid}:${stat.gid}`);
-  const xattrs = portableXattrs(path);
+  const xattrs = imageXattrs(path);
   fields.push(String(xattrs.size), ...[...xattrs].flat());
   if (stat.isSymbolicLink()) fields.push(readlinkSync(path, 'buffer'));
   if (stat.isFile()) fields.push(contentHash(path));

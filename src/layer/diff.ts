@@ -8,17 +8,10 @@ import {
   readlinkSync,
   readSync,
 } from 'node:fs';
-import {
-  type BytePath,
-  deviceNumbers,
-  getXattr,
-  pathBuffer,
-  pathText,
-  portableXattrs,
-  toBytePath,
-} from '../os/index.ts';
+import { type BytePath, deviceNumbers, getXattr, pathBuffer, pathText, toBytePath } from '../os/index.ts';
 import { BuildError } from '../support/index.ts';
 import type { TarEntry, TarEntryType } from './tar-reader.ts';
+import { imageXattrs } from './xattrs.ts';
 
 /** One entry of a layer about to be written, and where its content is. */
 export interface Change {
@@ -136,7 +129,7 @@ class DiffWalk {
       below !== undefined &&
       lower.nearest === below &&
       sameMetadata(stat, lstatSync(pathBuffer(below), { bigint: true })) &&
-      sameXattrs(entry.xattrs, portableXattrs(pathBuffer(below)));
+      sameXattrs(entry.xattrs, imageXattrs(pathBuffer(below)));
     return same && children.length === 0 ? [] : [{ entry }, ...children];
   }
 
@@ -159,7 +152,7 @@ class DiffWalk {
       modified: this.#clamp !== undefined && stat.mtimeNs > this.#clamp ? this.#clamp : stat.mtimeNs,
       major,
       minor,
-      xattrs: first === undefined ? portableXattrs(bytes) : noXattrs,
+      xattrs: first === undefined ? imageXattrs(bytes) : noXattrs,
     };
   }
 
@@ -168,7 +161,7 @@ class DiffWalk {
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
     if (!sameMetadata(stat, lower) || stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
-    if (!sameXattrs(entry.xattrs, portableXattrs(lowerBytes))) return false;
+    if (!sameXattrs(entry.xattrs, imageXattrs(lowerBytes))) return false;
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }

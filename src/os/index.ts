@@ -2,4 +2,3 @@ export * from './byte-path.ts';
 export * from './libc.ts';
 export * from './sync.ts';
 export * from './safe-path.ts';
-export * from './xattrs.ts';

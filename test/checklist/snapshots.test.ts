@@ -53,6 +53,10 @@ const steps = [
 const dockerfile = [
   'FROM %BASE% AS snap',
   ...steps,
+  'FROM %BASE% AS one',
+  'RUN echo one > /shared && rm /data/keep',
+  'FROM %BASE% AS two',
+  'RUN echo two > /shared && mkdir /data/dir',
   'FROM %BASE% AS copied',
   'COPY --from=snap /data /data',
   'COPY --from=snap /kinds/opaque /kinds/opaque',
@@ -62,6 +66,10 @@ const dockerfile = [
   'COPY --from=snap /names /new/names',
   'COPY --from=snap /nodes /new/nodes',
   'COPY --from=%GHOST% / /data',
+  'COPY --from=one /shared /new/one',
+  'COPY --from=one /data /new/data-one',
+  'COPY --from=two /shared /new/two',
+  'COPY --from=two /data /new/data-two',
   'FROM snap AS view',
   // What the build sees of its own layers; what is mounted there is none of them.
   `RUN cd / && find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev -o -path './etc/*host*' -o -path ./etc/resolv.conf -o -path ./run/stub \\) -prune -o -exec stat -c '%n|%F|%a|%u:%g|%h|%s|%Y' {} + && find . -xdev -name '.wh.*'`,
@@ -73,7 +81,9 @@ describe('layers of steps', () => {
   let image: string;
   let base: string;
   let first: Ended;
+  let history: ReturnType<typeof inspectConfig>['history'];
   let layers: ListedLayer[];
+  let baseLayers: ListedLayer[];
   let root: string;
 
   before(async () => {
@@ -81,9 +91,12 @@ describe('layers of steps', () => {
     base = `${workshop.registry.host}/lower:1`;
     const ghost = `${workshop.registry.host}/ghost:1`;
     const scratch = workshop.directory;
-    await pushTestImage(scratch, base, {
+    const asOci = `${base}-oci`;
+    await pushTestImage(scratch, asOci, {
       layers: [await busyboxLayer(scratch), toolsLayer(scratch), lowerLayer(scratch), upperLayer(scratch)],
     });
+    const options = ['--quiet', '--src-tls-verify=false', '--dest-tls-verify=false', '--format', 'v2s2'];
+    execFileSync('skopeo', ['copy', ...options, `docker://${asOci}`, `docker://${base}`]);
     // An image whose lowest layer deletes what was never there.
     await pushTestImage(scratch, ghost, { layers: [ghostLayer(scratch)] });
     context = await workshop.context({
@@ -93,7 +106,9 @@ describe('layers of steps', () => {
     setTimes(join(context, 'timed'), 0n, 1_700_000_000_123_456_789n);
     image = `${workshop.registry.host}/snapshots/snap:1`;
     first = await build('snap', image);
+    ({ history } = inspectConfig(image));
     layers = listLayers(scratch, image);
+    baseLayers = listLayers(scratch, base);
     root = join(unpackWithOtherTools(scratch, image), 'rootfs');
   });
   after(() => workshop[Symbol.asyncDispose]());
@@ -111,7 +126,7 @@ describe('layers of steps', () => {
   /** The layer that an instruction made, found through the history of the image; undefined when it made none. */
   function layerOf(instruction: string): ListedLayer | undefined {
     let position = 0;
-    for (const entry of inspectConfig(image).history) {
+    for (const entry of history) {
       const layer = entry.empty_layer === true ? undefined : layers[position++];
       const text = entry.created_by?.replace('RUN /bin/sh -c ', 'RUN ');
       if (text === instruction) return layer;
@@ -312,8 +327,16 @@ describe('layers of steps', () => {
     }
   });
 
+  test('and the manifest have OCI’s media types, also on a base with Docker’s (O858)', () => {
+    assert.match(baseLayers[0]?.mediaType ?? '', /docker/);
+    const types = new Set(layers.map(({ mediaType }) => mediaType));
+    assert.deepEqual([...types], ['application/vnd.oci.image.layer.v1.tar+gzip']);
+    const raw = execFileSync('skopeo', ['inspect', '--raw', '--tls-verify=false', `docker://${image}`]);
+    assert.doesNotMatch(raw.toString(), /docker/);
+  });
+
   test('of the base stay byte for byte, and a last instruction of metadata keeps all (O731 O1000)', () => {
-    const lower = listLayers(workshop.directory, base).map(({ digest }) => digest);
+    const lower = baseLayers.map(({ digest }) => digest);
     assert.deepEqual(
       layers.slice(0, 4).map(({ digest }) => digest),
       lower,
@@ -361,6 +384,13 @@ describe('layers of steps', () => {
     assert.deepEqual(readdirSync(has('data')).sort(), ['below', 'cycle', 'gone', 'keep', 'seen']);
     assert.deepEqual(readdirSync(has('kinds/opaque')).sort(), ['new', 'old']);
     assert.deepEqual(readdirSync(has('new/kinds/opaque')), ['new']);
+    // Two stages on one base, at the same time (O876).
+    assert.deepEqual(
+      ['one', 'two'].map((name) => readFileSync(has(`new/${name}`), 'utf8')),
+      ['one\n', 'two\n'],
+    );
+    assert.deepEqual(readdirSync(has('new/data-one')).sort(), ['below', 'gone', 'seen']);
+    assert.deepEqual(readdirSync(has('new/data-two')).sort(), ['below', 'dir', 'gone', 'keep', 'seen']);
     assert.equal(readlinkSync(has('new/links/dangling')), 'nowhere');
     assert.deepEqual(getXattr(has('new/meta/capable'), 'security.capability'), rawSocketCapability);
     assert.equal(lstatSync(has('new/meta/owner')).uid, 12);

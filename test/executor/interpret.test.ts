@@ -138,3 +138,11 @@ test('durations of the history are written as Go writes them', () => {
     '1h1m1s',
   ]);
 });
+
+for (const platform of ['linux/amd64/v1/more', 'lin ux', '$none', 'windows/amd64'])
+  test(`FROM --platform=${platform} is an error with its line`, () => {
+    assert.throws(() => environments(`FROM a\nFROM --platform="${platform}" b\nRUN x`), {
+      name: 'BuildError',
+      where: 'Dockerfile:2',
+    });
+  });

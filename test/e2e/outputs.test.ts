@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { inspectConfig, unpackLayout } from '../support/check-image.ts';
 import { kiln, stepsThat } from '../support/programs.ts';
 import { openWorkshop, type Workshop } from '../support/workshop.ts';
@@ -136,6 +137,21 @@ describe('the executor', () => {
       stderr,
       /^\[app 1\/1\] \| tab\there\n\[app 1\/1\] \| \n\[app 1\/1\] \| last without end\n\[app 1\/1\] done in /m,
     );
+  });
+
+  test('draws a live line for a running step on a terminal, and takes it away', async () => {
+    const context = await workshop.context({ Dockerfile: 'FROM %BASE% AS app\nRUN sleep 1; echo said\n' });
+    const program = join(import.meta.dirname, '../../executor/main.ts');
+    const args = [program, '--context', context, '--no-push', '--cache-dir', workshop.volume];
+    // script(1) gives it a terminal; CI must not be set, which makes lines plain.
+    const command = [process.execPath, ...args].map((word) => `'${word}'`).join(' ');
+    const { stdout } = await promisify(execFile)('script', ['-qec', `env -u CI ${command}`, '/dev/null'], {
+      env: { PATH: process.env.PATH, TERM: 'xterm', HOME: '/nonexistent' },
+    });
+    const text = stdout.replaceAll('\r', '');
+    assert.match(text, /\[app 1\/1\] RUN sleep 1; echo said +0\.[0-9]{2}s\n/, 'a line with the time so far');
+    assert.match(text, /\[1A.\[J\[app 1\/1\] \| said\n/, 'cleared before the output');
+    assert.match(text, /\[app 1\/1\] done in .*\nbuilt sha256:/);
   });
 
   test('takes flags from the environment', async () => {

@@ -1,7 +1,7 @@
 import { fileLayer, writeLayer } from '../src/layer/index.ts';
 import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
-import { BuildError, messageOf } from '../src/support/index.ts';
+import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from './context/index.ts';
 import { forecast } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
@@ -103,7 +103,7 @@ export class StageBuilder {
     } catch (error) {
       if (!signal.aborted)
         progress.emit({ type: 'step-end', step: step.id, outcome: 'failed', seconds: seconds() });
-      throw error;
+      throw atStep(error, step);
     }
   }
 
@@ -296,13 +296,7 @@ export class StageBuilder {
         { ...sealed, output, compression: this.#session.compression },
         this.#session.signal,
       ).catch((error: unknown) => {
-        if (error instanceof BuildError && error.where === undefined)
-          throw new BuildError(messageOf(error), {
-            code: error.code,
-            where: step.where,
-            remedy: error.remedy,
-          });
-        throw error;
+        throw atStep(error, step);
       });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
       this.#session.storeInCache(step, await chainOf(below), layer, created);
@@ -321,4 +315,18 @@ export class StageBuilder {
     if (session.needsLayer(this.#stage, step)) void layer.placed;
     return layer;
   }
+}
+
+/** Says at which line a step failed, unless the error knows better or is none of the build's. */
+function atStep(error: unknown, { where }: PlannedStep): unknown {
+  if (isAbortError(error)) return error;
+  if (!(error instanceof KilnError))
+    return new BuildError(`the step failed: ${messageOf(error)}`, {
+      code: 'E_STEP_FAILED',
+      where,
+      cause: error,
+    });
+  if (error.where !== undefined || error.category !== 'build') return error;
+  const { code, remedy, cause } = error;
+  return new BuildError(error.message, { code, where, remedy, cause });
 }

@@ -116,11 +116,7 @@ describe('progress on a terminal', () => {
   test('cuts long lines, and lets no control character of a Dockerfile through', async () => {
     const screen = new Screen(30);
     using reporter = new TerminalReporter(screen);
-    reporter.listener({
-      ...start('[a 1/1]', ''),
-      type: 'step-start',
-      text: `RUN \x1b[2J\x07 ${'x'.repeat(15)}`,
-    });
+    reporter.listener(start('[a 1/1]', `RUN \x1b[2J\x07 ${'x'.repeat(15)}`));
     reporter.listener(transfer(`sha256:${'a'.repeat(64)} and more`, 1));
     await sleep(250);
     assert.deepEqual(screen.text.slice(0, 2), ['[a 1/1] RUN  [2J  xxxxxxxxxxxx', 'xxx']);

@@ -59,6 +59,7 @@ export class BuildSession implements AsyncDisposable {
   readonly #writing = new PQueue({ concurrency: writers });
   readonly #background = new Set<Promise<unknown>>();
   readonly #stored = new Set<Digest>();
+  readonly #changed = new Set<PlannedStep>();
   #cacheFailures = 0;
   #started = false;
   /** Definitions by content of copies from stages, once their files are there. */
@@ -231,6 +232,16 @@ export class BuildSession implements AsyncDisposable {
     void settled.then(() => this.#background.delete(settled));
   }
 
+  /** Keeps a copy out of the cache whose files are no longer those that its key counts. */
+  doNotStore(step: PlannedStep): void {
+    if (!this.#isStored(step)) return;
+    this.#changed.add(step);
+    this.progress.warn(
+      `the build context changed while it was built; what was copied is not kept in the cache (${step.where})`,
+      step.id,
+    );
+  }
+
   /** Stores a step's result under its key (and a copy's under its content key) while the build goes on. */
   storeInCache(
     step: PlannedStep,
@@ -241,6 +252,7 @@ export class BuildSession implements AsyncDisposable {
   ): void {
     const { cache } = this.#parts;
     if (cache === undefined || step.definition === undefined || !this.#isStored(step)) return;
+    if (this.#changed.has(step)) return;
     const byContent = options.contentKnown === true ? undefined : this.contentDefinitions.get(step);
     const definitions = [step.definition, ...(byContent === undefined ? [] : [byContent])];
     const stores = definitions.map((definition) =>

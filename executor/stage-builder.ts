@@ -257,7 +257,8 @@ export class StageBuilder {
       unpackArchives: operation.unpackArchives,
       where: step.where,
     };
-    await rootfs.copy(source, request, this.#session.signal);
+    const stamp = await rootfs.copy(source, request, this.#session.signal);
+    if (step.stamp !== undefined && step.stamp !== stamp) this.#session.doNotStore(step);
   }
 
   #query(step: PlannedStep, operation: CopyOperation, root: string): SourceQuery {

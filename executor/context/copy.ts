@@ -30,6 +30,7 @@ import {
 import { BuildError, systemErrorCode } from '../../src/support/index.ts';
 import { resolveOwner } from './owner.ts';
 import { lookUp, matchBaseName, matchSources, type SourceMatch, type SourceQuery } from './sources.ts';
+import { TreeStamp } from './tree-stamp.ts';
 
 /** What one COPY or ADD does. Plain data that can be posted to a worker. */
 export interface CopyRequest {
@@ -53,10 +54,11 @@ export interface CopyRequest {
  * (Dockerfile reference, "COPY" and "ADD"). The destination is resolved inside the tree, so no link of the image leads
  * out of it.
  *
+ * @returns the stamp of what was copied: see {@link TreeReading}.
  * @throws BuildError `E_COPY_…`, `E_USER_NOT_FOUND`, `E_RESERVED_NAME`.
  */
-export async function copyInto(root: string, request: CopyRequest): Promise<void> {
-  await new Copier(root, request).run();
+export async function copyInto(root: string, request: CopyRequest): Promise<string> {
+  return new Copier(root, request).run();
 }
 
 class Copier {
@@ -66,6 +68,7 @@ class Copier {
   readonly #owner: { uid: number; gid: number } | undefined;
   /** Where the first name of a file with several was copied to. */
   readonly #links = new Map<string, BytePath>();
+  readonly #stamp = new TreeStamp();
 
   constructor(root: string, request: CopyRequest) {
     this.#root = toBytePath(root);
@@ -74,12 +77,13 @@ class Copier {
     this.#owner = request.chown === undefined ? undefined : resolveOwner(root, request.chown, request.where);
   }
 
-  async run(): Promise<void> {
+  async run(): Promise<string> {
     const { query, files } = this.#request;
     const matches = query === undefined ? [] : matchSources(query);
     const intoDirectory = this.#destination.endsWith('/') || matches.length + files.length > 1;
     for (const match of matches) await this.#copyMatch(match, intoDirectory);
     for (const file of files) this.#writeFile(toBytePath(file.name), file.content, intoDirectory);
+    return this.#stamp.end();
   }
 
   async #copyMatch(match: SourceMatch, intoDirectory: boolean): Promise<void> {
@@ -91,9 +95,17 @@ class Copier {
     if (this.#request.unpackArchives && match.stat.isFile() && (await isTarArchive(file))) {
       const directory = this.#inTree(this.#directory(this.#destination));
       await extractTar(file, pathText(this.#root), directory, this.#owner);
+      this.#addToStamp(match.path);
       return;
     }
     this.#copyEntry(match.path, match.stat, this.#fileTarget(matchBaseName(match), intoDirectory));
+    this.#addToStamp(match.path);
+  }
+
+  /** Called when a path has been copied, so that a change meanwhile shows. */
+  #addToStamp(source: BytePath): void {
+    const stat = lookUp(source);
+    if (stat !== undefined) this.#stamp.add(stat);
   }
 
   #copyDirectory(match: SourceMatch): void {
@@ -106,8 +118,10 @@ class Copier {
       const path = posix.join(target, below);
       if (!stat.isDirectory()) {
         this.#copyEntry(source, stat, path);
+        this.#addToStamp(source);
         continue;
       }
+      this.#stamp.add(stat);
       this.#checkName(path);
       const there = lookUp(path);
       if (there === undefined) mkdirSync(pathBuffer(path));

@@ -7,6 +7,7 @@ import { type Digest } from '../../src/oci/index.ts';
 import { type BytePath, pathBuffer } from '../../src/os/index.ts';
 import { systemErrorCode } from '../../src/support/index.ts';
 import { lookUp, matchBaseName, matchSources, type SourceQuery } from './sources.ts';
+import { TreeStamp } from './tree-stamp.ts';
 
 export interface TreeDigestOptions {
   /** Whether owners count: they do where a copy keeps them, that is from a stage or image. */
@@ -19,6 +20,13 @@ export interface TreeDigestOptions {
 const chunk = Buffer.allocUnsafeSlow(1 << 18);
 const breathEvery = 16;
 
+/** What a tree held when it was read. */
+export interface TreeReading {
+  readonly digest: Digest;
+  /** Equal to that of a copy ({@link copyInto}) that took exactly this. */
+  readonly stamp: string;
+}
+
 /**
  * The digest of what a copy of the query's matches takes: names, types, modes, link targets, content, attributes; not
  * times. Every field is framed by its length, so that no two trees give the same bytes. What vanishes while it is read
@@ -26,28 +34,38 @@ const breathEvery = 16;
  *
  * @throws BuildError `E_COPY_SOURCE_NOT_FOUND`.
  */
-export async function treeDigest(query: SourceQuery, options: TreeDigestOptions): Promise<Digest> {
+export async function readTree(query: SourceQuery, options: TreeDigestOptions): Promise<TreeReading> {
   const hash = createHash('sha256');
+  const stamp = new TreeStamp();
   let since = performance.now();
   for (const match of matchSources(query)) {
     // What is copied of a directory is its content: neither its name nor what it is itself counts.
     if (match.stat.isDirectory()) frame(hash, '', 'content');
     else {
       frame(hash, pathBuffer(matchBaseName(match)));
+      stamp.add(match.stat);
       hashEntry(hash, '', match.path, match.stat, options);
     }
     for (const below of match.below) {
       options.signal?.throwIfAborted();
       const path = posix.join(match.path, below);
       const stat = lookUp(path);
-      if (stat !== undefined) hashEntry(hash, below, path, stat, options);
+      if (stat !== undefined) {
+        stamp.add(stat);
+        hashEntry(hash, below, path, stat, options);
+      }
       if (performance.now() - since < breathEvery) continue;
       await breathe();
       since = performance.now();
     }
     frame(hash, '\0end');
   }
-  return `sha256:${hash.digest('hex')}` as Digest;
+  return { digest: `sha256:${hash.digest('hex')}` as Digest, stamp: stamp.end() };
+}
+
+/** The digest alone of {@link readTree}. */
+export async function treeDigest(query: SourceQuery, options: TreeDigestOptions): Promise<Digest> {
+  return (await readTree(query, options)).digest;
 }
 
 function frame(hash: Hash, ...fields: readonly (string | Uint8Array)[]): void {

@@ -180,14 +180,15 @@ class OverlayRootfs implements Rootfs {
     return result as RunResult;
   }
 
-  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<void> {
+  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string> {
     const space = await this.#open();
     if (source.kind === 'layers') await linkSource(space, source.layers);
     const layers =
       source.kind === 'layers' && source.layers.length === 0 ? { ...source, layers: [''] } : source;
-    await this.#guard(() =>
+    const { result } = await this.#guard(() =>
       this.#isolation.perform({ kind: 'copy', space, source: layers, request }, { signal }),
     );
+    return result as string;
   }
 
   async makeDirectory(path: string, user: string, where: string, signal?: AbortSignal): Promise<void> {

@@ -50,7 +50,7 @@ interface Copy {
   readonly add?: boolean;
 }
 
-const copy = (request: Copy): Promise<void> =>
+const copy = (request: Copy): Promise<string> =>
   copyInto(root, {
     query:
       request.from.length === 0
@@ -70,7 +70,7 @@ const copy = (request: Copy): Promise<void> =>
     unpackArchives: request.add ?? false,
     where: 'Dockerfile:3',
   });
-const add = (request: Copy): Promise<void> => copy({ ...request, add: true });
+const add = (request: Copy): Promise<string> => copy({ ...request, add: true });
 const inRoot = (path: string): string => join(root, path);
 const inSource = (path: string): string => join(source, path);
 const read = (path: string): string => readFileSync(inRoot(path), 'utf8');

@@ -143,6 +143,39 @@ describe('keys of a build', () => {
   });
 });
 
+describe('a copy from a context that changes while it is built', () => {
+  test('is not kept under the key of what it was, and says so', async () => {
+    const name = workshop.unique('changing');
+    const image = `${workshop.registry.host}/${name}:1`;
+    const context = await workshop.context({
+      Dockerfile: 'FROM %BASE%\nRUN echo ready; sleep 2\nCOPY dir /dir\nRUN cat /dir/file > /copy\n',
+      'dir/file': 'before',
+    });
+    const args = ['--cache', '--destination', image];
+    const written = (): string =>
+      readFileSync(join(unpackWithOtherTools(workshop.directory, image), 'rootfs/copy'), 'utf8');
+    const first = await workshop.build(context, args, {
+      onStart: (child) => {
+        child.stderr?.on('data', (text: string) => {
+          if (text.includes('ready')) writeFileSync(join(context, 'dir/file'), 'meanwhile');
+        });
+      },
+    });
+    assert.equal(first.code, 0, first.messages);
+    assert.equal(written(), 'meanwhile');
+    const warnings = first.events.flatMap((event) =>
+      event.type === 'log' && event.level === 'warn' ? [event.message] : [],
+    );
+    assert.equal(warnings.length, 1);
+    assert.match(warnings[0] ?? '', /changed while it was built/);
+    await writeFile(join(context, 'dir/file'), 'before');
+    await succeed(context, args);
+    assert.equal(written(), 'before');
+    // Now that nothing changed, it is kept.
+    assert.deepEqual(stepsThat('ran', await succeed(context, args)), []);
+  });
+});
+
 describe('a copy from a stage', () => {
   const output = ({ events }: Ended): string =>
     events.map((event) => (event.type === 'output' ? String(event.data) : '')).join('');

@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { PassThrough, type Duplex, Duplex as DuplexStream } from 'node:stream';
 import type { PathBytes } from '../os/index.ts';
-import { BuildError, systemErrorCode } from '../support/index.ts';
+import { BuildError, KilnError, systemErrorCode } from '../support/index.ts';
 import { TarReader } from './tar-reader.ts';
 import { TreeWriter } from './tree-writer.ts';
 
@@ -104,7 +104,7 @@ function isTarHeader(start: Buffer): boolean {
  * thread. The destination keeps its own mode and owner.
  *
  * @param owner who everything in the archive is to belong to; default its own owners.
- * @throws KilnError `E_TAR_UNSAFE`, `E_TAR_MALFORMED`; BuildError `E_ARCHIVE_DECODER` when a program is missing.
+ * @throws BuildError `E_TAR_UNSAFE`, `E_TAR_MALFORMED`, `E_ARCHIVE_DAMAGED`; `E_ARCHIVE_DECODER` when a program is missing.
  */
 export async function extractTar(
   file: PathBytes,
@@ -113,7 +113,7 @@ export async function extractTar(
   owner?: { readonly uid: number; readonly gid: number },
 ): Promise<void> {
   const writer = new TreeWriter({ root, destination, whiteouts: 'none', owner });
-  const reader = new TarReader(writer);
+  const reader = new TarReader(writer, { sparse: true });
   try {
     await pipeline(
       createReadStream(file),
@@ -126,6 +126,9 @@ export async function extractTar(
     writer.finish();
   } catch (error) {
     writer.abort();
+    // What is wrong with an archive of the context is the build's fault, not a registry's.
+    if (error instanceof KilnError && error.category === 'registry')
+      throw new BuildError(error.message, { code: error.code, remedy: error.remedy, cause: error.cause });
     throw error;
   }
 }

@@ -4,6 +4,7 @@ import {
   closeSync,
   fchmodSync,
   fchownSync,
+  ftruncateSync,
   lchownSync,
   linkSync,
   lstatSync,
@@ -67,7 +68,7 @@ export class TreeWriter implements TarHandler {
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
   readonly #directoryTimes: [string, bigint][] = [];
-  #file: { fd: number; path: string; entry: TarEntry } | undefined;
+  #file: { fd: number; path: string; entry: TarEntry; written: number } | undefined;
   entries = 0;
   bytes = 0;
 
@@ -99,8 +100,17 @@ export class TreeWriter implements TarHandler {
 
   data(chunk: Buffer): void {
     if (this.#file === undefined) return;
-    for (let at = 0; at < chunk.length;) at += writeSync(this.#file.fd, chunk, at);
+    const file = this.#file;
+    for (let at = 0; at < chunk.length;)
+      at += writeSync(file.fd, chunk, at, chunk.length - at, file.written + at);
+    file.written += chunk.length;
     this.bytes += chunk.length;
+  }
+
+  hole(length: number): void {
+    if (this.#file === undefined) return;
+    this.#file.written += length;
+    ftruncateSync(this.#file.fd, this.#file.written);
   }
 
   end(): void {
@@ -211,6 +221,7 @@ export class TreeWriter implements TarHandler {
           ),
           path,
           entry,
+          written: 0,
         };
         return;
       case 'directory':

@@ -3,17 +3,20 @@ import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
+  closeSync,
   existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   readlinkSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -447,6 +450,16 @@ describe('what a copy takes', () => {
       });
   });
 
+  test('may vanish while it is copied (G391)', async () => {
+    plant(source, { 'packed/x': '', 'dir/a': '', 'dir/gone/deep': '', 'dir/z': '' });
+    execFileSync('tar', ['-C', inSource('packed'), '-cf', inSource('t.tar'), '.']);
+    // Unpacking the archive takes a while, after it is known what is to be copied.
+    const copying = add({ from: ['t.tar', 'dir'], to: '/to/' });
+    rmSync(inSource('dir/gone'), { recursive: true });
+    await copying;
+    assert.deepEqual(listTree(root, '%P'), ['to', 'to/a', 'to/x', 'to/z']);
+  });
+
   test('is written whole over a longer file', async () => {
     plant(source, { file: 'short' });
     plant(root, { file: 'much longer than before' });
@@ -531,9 +544,38 @@ describe('ADD of an archive', () => {
     assert.deepEqual(listTree(root, '%P %y'), ['to d', 'to/false.tar.gz f', 'to/t.tar f', 'to/text f']);
   });
 
+  test('unpacks sparse files as other tools pack them', async () => {
+    const holes = inSource('tree/holes');
+    execFileSync('truncate', ['-s', '9M', holes]);
+    // More pieces than one header holds in any format.
+    const fd = openSync(holes, 'r+');
+    for (let piece = 0; piece < 40; piece++) writeSync(fd, `piece ${piece}`, piece * 200_000);
+    closeSync(fd);
+    execFileSync('truncate', ['-s', '1M', inSource('tree/nothing')]);
+    for (const [name, ...options] of [
+      ['gnu.tar', '--format=gnu'],
+      ['pax-0.0.tar', '--format=pax', '--sparse-version=0.0'],
+      ['pax-0.1.tar', '--format=pax', '--sparse-version=0.1'],
+      ['pax-1.0.tar', '--format=pax', '--sparse-version=1.0'],
+    ] as const) {
+      pack(name, '--sparse', ...options);
+      await add({ from: [name], to: `/${name}` });
+      assert.ok(
+        readFileSync(inRoot(`${name}/holes`)).equals(readFileSync(holes)),
+        `${name} gives the same content`,
+      );
+      assert.ok(lstatSync(inRoot(`${name}/holes`)).blocks < 4000, 'and the holes stay holes');
+      assert.equal(lstatSync(inRoot(`${name}/nothing`)).size, 1 << 20);
+      assert.equal(read(`${name}/file`), 'packed');
+    }
+  });
+
   test('that is damaged says so', async () => {
     pack('t.tar');
     writeFileSync(inSource('cut.tar'), readFileSync(inSource('t.tar')).subarray(0, 1200));
-    await assert.rejects(add({ from: ['cut.tar'], to: '/to' }), { code: 'E_TAR_MALFORMED' });
+    await assert.rejects(add({ from: ['cut.tar'], to: '/to' }), {
+      code: 'E_TAR_MALFORMED',
+      category: 'build',
+    });
   });
 });

@@ -193,6 +193,13 @@ describe('a copy from a stage', () => {
     // And the next one finds it without the source.
     const third = await succeed(await workshop.context({ Dockerfile: dockerfile('two') }), args);
     assert.deepEqual(stepsThat('cached', third), ['COPY --from=made /file /file']);
+    // A change of owner or mode alone is another content (BK3291).
+    for (const command of ['chown 5 /file', 'chmod 600 /file']) {
+      const context = await workshop.context({
+        Dockerfile: `FROM %BASE% AS made\nRUN echo same > /file; ${command}\nFROM %BASE%\nCOPY --from=made /file /file\n`,
+      });
+      assert.equal(stepsThat('ran', await succeed(context, args)).length, 2, command);
+    }
   });
 
   test('misses cleanly when the source gives something else each time and is not cached (O896 G1262)', async () => {

@@ -360,6 +360,12 @@ class Interpreter {
     const from = instruction.from === undefined ? '' : ` --from=${instruction.from}`;
     const owned = `${chown === undefined ? '' : ` --chown=${chown}`}${chmod === undefined ? '' : ` --chmod=${chmod}`}`;
     const origin: Origin | undefined = this.#stage.sources.get(instruction);
+    if (instruction.from !== undefined && origin === undefined)
+      throw unsupported(
+        'COPY --from in an ONBUILD trigger',
+        this.#where(instruction.line),
+        'Write it in this Dockerfile.',
+      );
     const operation: Operation = {
       kind: 'copy',
       from: origin,

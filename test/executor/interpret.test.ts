@@ -138,3 +138,21 @@ test('durations of the history are written as Go writes them', () => {
     '1h1m1s',
   ]);
 });
+
+for (const platform of ['linux/amd64/v1/more', 'lin ux', '$none', 'windows/amd64'])
+  test(`FROM --platform=${platform} is an error with its line`, () => {
+    assert.throws(() => environments(`FROM a\nFROM --platform="${platform}" b\nRUN x`), {
+      name: 'BuildError',
+      where: 'Dockerfile:2',
+    });
+  });
+
+test('the ARGs about platforms are there for a stage that declares them, and for FROM', () => {
+  const { os, architecture } = hostPlatform();
+  const found = environments(
+    'FROM --platform=$BUILDPLATFORM a-$TARGETARCH AS one\nARG TARGETPLATFORM\nARG BUILDARCH\nARG TARGETVARIANT\nRUN declared\nFROM b\nCOPY --from=one /a /a\nRUN undeclared',
+  );
+  assert.equal(found.get('declared')?.TARGETPLATFORM, `${os}/${architecture}`);
+  assert.equal(found.get('declared')?.BUILDARCH, architecture);
+  assert.deepEqual(Object.keys(found.get('undeclared') ?? {}), ['PATH']);
+});

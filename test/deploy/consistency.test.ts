@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -7,6 +8,7 @@ import { argument, deployed, manifest } from '../support/deployed.ts';
 import { type Manifest, readManifests } from '../support/kubernetes.ts';
 import { podSecurityViolations } from '../support/pod-security.ts';
 
+const root = join(import.meta.dirname, '../..');
 const warmers = ['warmer-hostpath.yaml', 'warmer-local-pv.yaml'];
 const workloads = [...warmers, 'build-job.yaml'];
 const level = 'pod-security.kubernetes.io/enforce';
@@ -256,8 +258,23 @@ describe('the manifests in deploy/, taken together', () => {
     assert.deepEqual(items, [{ key: '.dockerconfigjson', path: 'config.json' }]);
   });
 
+  test("the README's commands put your names in the place of ours", async () => {
+    const readme = await readFile(join(root, 'deploy/README.md'), 'utf8');
+    const commands = [...readme.matchAll(/^(sed .*) \| kubectl apply -f -$/gm)].map(
+      ([, command = '']) => command,
+    );
+    assert.equal(commands.length, 2);
+    for (const command of commands) {
+      const env = { ...process.env, REGISTRY: 'mine.test/kiln', DESTINATION: 'mine.test/apps' };
+      const text = execFileSync('sh', ['-c', command], { cwd: root, env, encoding: 'utf8' });
+      const shown = text.replaceAll(/^\s*#.*$/gm, '');
+      assert.match(shown, /image: mine\.test\/kiln\/(warmer|executor):/);
+      assert.doesNotMatch(shown, /registry\.example/);
+    }
+  });
+
   test('the README names every file and every setting that the table of capabilities explains', async () => {
-    const readme = await readFile(join(import.meta.dirname, '../../deploy/README.md'), 'utf8');
+    const readme = await readFile(join(root, 'deploy/README.md'), 'utf8');
     for (const file of [
       ...workloads,
       'build-namespace.yaml',

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import packageJson from '../../package.json' with { type: 'json' };
 import { argument, deployed, manifest } from '../support/deployed.ts';
 import { type Manifest, readManifests } from '../support/kubernetes.ts';
 import { podSecurityViolations } from '../support/pod-security.ts';
+import { parseConfiguration } from '../../warmer/daemon/configuration.ts';
 
 const root = join(import.meta.dirname, '../..');
 const warmers = ['warmer-hostpath.yaml', 'warmer-local-pv.yaml'];
@@ -97,6 +98,20 @@ describe('the manifests in deploy/, taken together', () => {
         Object.keys(data).map((name) => join(dirname(config), name)),
         [config],
       );
+    });
+
+    test(`${file}: the daemon takes the ConfigMap, and finds what it names where the pod has it`, () => {
+      const { data } = manifest(file, 'ConfigMap') as unknown as { data: Readonly<Record<string, string>> };
+      const path = argument(container, 'config') ?? '';
+      const configuration = parseConfiguration(path, data[basename(path)] ?? '');
+      assert.ok(configuration.images.length > 0);
+      assert.equal(configuration.listen.http?.port, container.ports?.[0]?.containerPort);
+      assert.equal(configuration.listen.socket, true);
+      const credentials = container.volumeMounts.find(({ name }) => name === 'credentials');
+      assert.equal(configuration.byDefault.pullSecret, credentials?.mountPath);
+      // The kubelet removes images from 85 % on, and ends pods when less than 10 % is free.
+      assert.ok(configuration.disk.highWaterMark < 0.85);
+      assert.deepEqual(configuration.disk.minFree, { share: 0.12 });
     });
 
     test(`${file}: the warmer runs with the rights that were tried, and no others`, () => {

@@ -32,6 +32,7 @@ import { collectRequests } from './requests.ts';
 import { daemonCommand } from './daemon/command.ts';
 import { imageDetails, imageTable, usageTable } from './tables.ts';
 import { cacheDirFlag, volumeDirectory, type VolumeFlags } from './volume-flags.ts';
+import { verifyCommand } from './verify-command.ts';
 import { warmImages, type WarmResult } from './warm.ts';
 
 interface OnceFlags extends VolumeFlags, RegistryFlags, LogFlags, OutputFlags {
@@ -82,6 +83,10 @@ export async function runWarmer(argv: readonly string[], signal: AbortSignal): P
   list('inspect', 'show an image on the volume with its layers')
     .argument('<image>', 'the reference of the image')
     .action(inspectImage);
+  const onExitCode = (code: number): void => {
+    exitCode = code;
+  };
+  program.addCommand(verifyCommand(signal, onExitCode));
   program.addCommand(
     daemonCommand(signal, (code) => {
       exitCode = code;

@@ -13,3 +13,4 @@ export { replaceFile } from './storage.ts';
 export type { StoredImage } from './stored-image.ts';
 export type { VolumeUsage } from './usage.ts';
 export { type ImageLease, Volume, type VolumeOptions } from './volume.ts';
+export type { Damage, VerifyResult } from './verify.ts';

@@ -34,6 +34,7 @@ import { ensureDirectory, explained } from './storage.ts';
 import { type StoredImage, loadImage, recordOf } from './stored-image.ts';
 import { Unpacker } from './unpack.ts';
 import { type VolumeUsage, measure } from './usage.ts';
+import type { Damage, VerifyResult } from './verify.ts';
 import { UseCounter } from './use-counter.ts';
 
 export interface VolumeOptions {
@@ -312,6 +313,29 @@ export class Volume implements AsyncDisposable {
     const { executePrune } = await import('./prune.ts');
     return explained(this.directory, async () =>
       executePrune(this.#parts(), 'items' in what ? what : await this.planPrune(what, signal), signal),
+    );
+  }
+
+  /**
+   * Compares everything on the volume with what it should be.
+   *
+   * @param repair heals what is damaged, through this client; undefined: only looks.
+   */
+  async verify(
+    options: {
+      readonly repair?: RegistryClient | undefined;
+      readonly onDamage?: (damage: Damage) => void;
+      readonly signal?: AbortSignal;
+    } = {},
+  ): Promise<VerifyResult> {
+    const { repair, ...rest } = options;
+    if (repair !== undefined) this.#layout.requireWritable();
+    const { verifyVolume } = await import('./verify.ts');
+    return explained(this.directory, () =>
+      verifyVolume(this.#parts(), {
+        ...rest,
+        repair: repair === undefined ? undefined : { client: repair, unpacker: this.#unpacker },
+      }),
     );
   }
 

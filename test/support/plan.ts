@@ -26,11 +26,12 @@ export async function planOf(
   const platform = hostPlatform();
   const graph = resolveStages(parsed, { target: setting.target, buildArguments, platform });
   await using client = new RegistryClient();
+  await using bases = new BaseResolver([], client, undefined, new Progress());
   return await planBuild({
     dockerfile: parsed,
     graph,
     context: await openContext(context, `${context}/Dockerfile`),
-    bases: new BaseResolver([], client, new Progress()),
+    bases,
     buildArguments,
     platform,
     keyed: true,

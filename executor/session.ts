@@ -157,7 +157,7 @@ export class BuildSession implements AsyncDisposable {
     if (base.kind === 'scratch') return [];
     if (base.kind === 'stage') return (await this.stage(base.stage)).stack;
     return base.image.layers.map((layer) => ({
-      placed: Promise.resolve({ layer, origins: [base.image.origin], base: base.image }),
+      placed: Promise.resolve({ layer, origins: base.image.origins, base: base.image }),
       directory: undefined,
       created: undefined,
     }));

@@ -2,7 +2,7 @@ import { InvalidArgumentError, type Option } from 'commander';
 import type { RegistryOptions, RegistrySettings } from '../registry/index.ts';
 import { type Progress, UsageError } from '../support/index.ts';
 import { booleanFlag, listFlag, valueFlag } from './flags.ts';
-import { parseSize } from './values.ts';
+import { parseRate, parseSize } from './values.ts';
 
 /** What the flags of {@link registryFlags} give. */
 export interface RegistryFlags {
@@ -16,6 +16,7 @@ export interface RegistryFlags {
   readonly registryMap: readonly string[];
   readonly skipDefaultRegistryFallback: boolean;
   readonly imageDownloadRetry?: number;
+  readonly bandwidth?: number;
 }
 
 /** What the flags of {@link pushFlags} give. */
@@ -58,6 +59,10 @@ export function registryFlags(): Option[] {
       '--image-download-retry <count>',
       'send requests of a pull again this often (default: 5)',
     ).argParser(parseCount),
+    valueFlag(
+      '--bandwidth <rate>',
+      'move at most so many bytes a second to and from registries, such as 20MB/s (default: no limit)',
+    ).argParser(parseRate),
   ];
 }
 
@@ -100,6 +105,7 @@ export function registryOptions(
       pullRetries: flags.imageDownloadRetry,
       pushRetries: flags.pushRetry,
       chunkSize: flags.pushChunkSize,
+      bytesPerSecond: flags.bandwidth,
     }),
   };
 }

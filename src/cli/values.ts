@@ -58,6 +58,13 @@ export function parseSizeOrShare(text: string): SizeOrShare {
   return { share: Number(percent) / 100 };
 }
 
+/** Bytes a second: a size, with or without `/s`. */
+export function parseRate(text: string): number {
+  const rate = parseSize(text.replace(/\/s$/, ''));
+  if (rate === 0) throw new UsageError(`"${text}" would move nothing`, { remedy: 'Write it as 20MB/s.' });
+  return rate;
+}
+
 /** `name=value` pairs; a name alone takes its value from the environment, as Docker's `--build-arg` does. */
 export function parsePairs(entries: readonly string[], flag: string): Map<string, string> {
   const pairs = new Map<string, string>();

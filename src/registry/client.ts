@@ -32,7 +32,7 @@ export interface RepositoryName {
 export class RegistryClient implements AsyncDisposable {
   readonly #options: RegistryOptions;
   readonly #registries: ReadonlyMap<string, RegistrySettings>;
-  readonly #transport = new Transport(userAgent);
+  readonly #transport: Transport;
   readonly #roles: Readonly<Record<Role, RoleSenders>>;
   readonly #downloads: FairQueue;
   readonly #uploads: FairQueue;
@@ -45,6 +45,7 @@ export class RegistryClient implements AsyncDisposable {
   constructor(options: RegistryOptions = {}) {
     const { concurrency = defaultConcurrency, registries = [] } = options;
     this.#options = options;
+    this.#transport = new Transport(userAgent, options.environment ?? process.env);
     this.#registries = new Map([...registries].map(([host, settings]) => [canonicalHost(host), settings]));
     this.#downloads = new FairQueue(concurrency);
     this.#uploads = new FairQueue(concurrency);

@@ -51,6 +51,13 @@ export class Endpoint {
     return `${this.fullName}${isDigest(target) ? '@' : ':'}${target}`;
   }
 
+  /** What may be wrong when something is not accepted here. */
+  get pushHint(): string | undefined {
+    return this.name.split('/').length > 2
+      ? 'Some registries, Docker Hub among them, have no repositories below others.'
+      : undefined;
+  }
+
   scope(actions: Scope['actions'], alsoPull: readonly string[] = []): Scope {
     return { registry: this.registry, repository: this.name, actions, alsoPull };
   }

@@ -12,6 +12,8 @@ export interface AnswerDetails {
   readonly identity?: string | undefined;
   /** Milliseconds, from Retry-After. */
   readonly retryAfter?: number | undefined;
+  /** What may help, beside what helps with the status anyway. */
+  readonly hint?: string | undefined;
 }
 
 /**
@@ -39,7 +41,7 @@ export class RegistryError extends KilnError {
     super(`${request}: the registry answered ${status}${words === '' ? '' : ` (${words})`}${who}`, {
       code: codeOf(status),
       category: 'registry',
-      remedy: remedyOf(status, details.retryAfter),
+      remedy: remedyOf(status, details),
     });
     this.status = status;
     this.errors = errors;
@@ -53,7 +55,12 @@ function codeOf(status: number): `E_${string}` {
   return status >= 500 ? 'E_REGISTRY_UNAVAILABLE' : 'E_REGISTRY_REFUSED';
 }
 
-function remedyOf(status: number, retryAfter: number | undefined): string | undefined {
+function remedyOf(status: number, { retryAfter, hint }: AnswerDetails): string | undefined {
+  const known = remedyFor(status, retryAfter);
+  return hint === undefined ? known : `${known === undefined ? '' : `${known} `}${hint}`;
+}
+
+function remedyFor(status: number, retryAfter: number | undefined): string | undefined {
   if (status === 401 || status === 403)
     return 'Check that the name is right and that there are credentials with access to it.';
   if (status === 429) {
@@ -66,7 +73,7 @@ function remedyOf(status: number, retryAfter: number | undefined): string | unde
 }
 
 /** No answer could be had. The code is `E_REGISTRY_CERTIFICATE` when that is what is wrong, otherwise `E_REGISTRY_UNAVAILABLE`. */
-export function unreachable(host: string, cause: unknown): KilnError {
+export function unreachable({ host, protocol }: URL, cause: unknown): KilnError {
   const code = systemErrorCode(cause) ?? '';
   const certificate = /CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE/.test(code)
     ? {
@@ -87,13 +94,16 @@ export function unreachable(host: string, cause: unknown): KilnError {
       remedy: certificate.remedy,
     });
   const plain = code === 'EPROTO' || code.startsWith('ERR_SSL');
+  // With TLS 1.3, a server that misses our certificate only hangs up.
+  const hungUp = code === 'UND_ERR_SOCKET' && protocol === 'https:';
+  const more = hungUp ? ', and whether it wants a client certificate (--registry-client-cert)' : '';
   return new KilnError(`the registry ${host} ${plain ? 'does not speak HTTPS' : 'cannot be reached'}`, {
     code: 'E_REGISTRY_UNAVAILABLE',
     category: 'registry',
     cause,
     remedy: plain
       ? `If it is meant to speak plain HTTP: --insecure-registry ${host}.`
-      : 'Check its name, the network and the proxy.',
+      : `Check its name, the network and the proxy${more}.`,
   });
 }
 
@@ -109,7 +119,7 @@ export function parseErrors(body: string): ProtocolError[] {
   const list = (value as { errors?: unknown } | null)?.errors;
   if (!Array.isArray(list)) return [];
   const line = (text: unknown): string =>
-    typeof text === 'string' ? text.replace(/\s+/g, ' ').slice(0, 200) : '';
+    typeof text === 'string' ? text.replace(/[\s\p{Cc}]+/gu, ' ').slice(0, 200) : '';
   return list.slice(0, 5).map((item: { code?: unknown; message?: unknown } | null) => ({
     code: line(item?.code),
     message: line(item?.message),

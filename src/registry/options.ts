@@ -35,10 +35,9 @@ export interface RegistryOptions {
   readonly skipTlsVerify?: boolean;
   /** Accept any certificate of registries that images are pulled from. */
   readonly skipTlsVerifyPull?: boolean;
-  /**
-   * Docker's configuration: a directory with `config.json` or, as Kubernetes mounts a Secret, `.dockerconfigjson`, or such
-   * a file itself. Default: the places that Docker and Podman look at.
-   */
+  /** Where proxies are named (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and credentials may be; default `process.env`. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** Where Docker's config.json lies; default: the places that Docker and Podman look at. */
   readonly dockerConfigDirectory?: string;
   /** How often requests of a pull are sent again when they failed for a passing reason; default 5. */
   readonly pullRetries?: number;
@@ -53,7 +52,7 @@ export interface RegistryOptions {
   readonly concurrency?: number;
   /** Bytes a second of all blobs together, in both directions; default: no limit. */
   readonly bytesPerSecond?: number;
-  /** A limit that several clients share, in place of `bytesPerSecond`. */
+  /** A limit that several clients share, in place of one of its own. */
   readonly throttle?: Throttle | undefined;
   /**
    * Bytes of one request of an upload, at most. Default: blobs go whole, which is fastest, and in chunks only where

@@ -64,12 +64,11 @@ export class Repository implements ImageSource {
     }
     if (bytes === undefined) throw await errorFrom(response, `GET ${label}`);
     const digest = digestOf(bytes);
-    if (isDigest(target) && target !== digest)
-      throw new KilnError(`${label} has other content than its digest says`, {
-        code: 'E_BLOB_CORRUPT',
-        category: 'registry',
-        remedy: 'The registry or a proxy before it is faulty or hostile.',
-      });
+    if (isDigest(target) && target !== digest) throw damaged(label);
+    // What a tag names can only be checked against the header. Some registries have it wrong, but know their manifests.
+    const claimed = headerOf(response, 'docker-content-digest');
+    if (isDigest(claimed) && claimed !== digest && !(await this.#hasManifest(digest, signal)))
+      throw damaged(label);
     return { descriptor: { mediaType: mediaTypeOf(response), digest, size: bytes.length }, bytes };
   }
 
@@ -186,9 +185,24 @@ export class Repository implements ImageSource {
     await cancelUpload(this.#endpoint, await startUpload(this.#endpoint, signal), signal);
   }
 
+  async #hasManifest(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
+    const path = `manifests/${digest}`;
+    const response = await this.#endpoint.read({ method: 'HEAD', path, headers: { accept }, signal });
+    await response.body.dump();
+    return response.status === 200;
+  }
+
   #label(target: string): string {
     return this.#endpoint.label(target);
   }
+}
+
+function damaged(label: string): KilnError {
+  return new KilnError(`${label} has other content than its digest says`, {
+    code: 'E_BLOB_CORRUPT',
+    category: 'registry',
+    remedy: 'The registry or a proxy before it is faulty or hostile.',
+  });
 }
 
 function mediaTypeOf(response: HttpResponse): string {

@@ -128,7 +128,7 @@ describe('layers of steps', () => {
     let position = 0;
     for (const entry of history) {
       const layer = entry.empty_layer === true ? undefined : layers[position++];
-      const text = entry.created_by?.replace('RUN /bin/sh -c ', 'RUN ').replace(' # buildkit', '');
+      const text = entry.created_by?.replace('RUN /bin/sh -c ', 'RUN ').replace(/ # buildkit$/, '');
       if (text === instruction) return layer;
     }
     throw new Error(`no history for ${instruction}`);

@@ -2,26 +2,15 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
-import { type Descriptor, digestOf } from '../../src/oci/index.ts';
 import { RegistryClient, type RegistryOptions } from '../../src/registry/index.ts';
+import { piecesOf, testBlob } from '../support/blobs.ts';
 import { type Exchange, type Fault, type FaultProxy, startFaultProxy } from '../support/faults.ts';
 import { bodyOf, serve } from '../support/http.ts';
 import { SeededRandom } from '../support/random.ts';
 import { startRegistry, type TestRegistry } from '../support/registry.ts';
 
 const mebibyte = 1024 ** 2;
-const content = randomBytes(5 * mebibyte + 17);
-const descriptor: Descriptor = {
-  mediaType: 'application/octet-stream',
-  digest: digestOf(content),
-  size: content.length,
-};
-
-function* pieces(bytes: Buffer): Generator<Buffer> {
-  for (let at = 0; at < bytes.length; at += 65_536) yield bytes.subarray(at, at + 65_536);
-}
-
-const open = (): Promise<Readable> => Promise.resolve(Readable.from(pieces(content)));
+const { bytes: content, descriptor, open } = testBlob(randomBytes(5 * mebibyte + 17));
 
 describe('an upload', () => {
   let registry: TestRegistry;
@@ -159,7 +148,7 @@ describe('an upload', () => {
       Buffer.concat([content, Buffer.from('more')]),
     ]) {
       const { outcome, stored, exchanges } = await upload(() => undefined, {
-        open: () => Promise.resolve(Readable.from(pieces(damaged))),
+        open: () => Promise.resolve(Readable.from(piecesOf(damaged))),
       });
       assert.equal(outcome, 'E_BLOB_CORRUPT');
       assert.equal(stored, undefined);

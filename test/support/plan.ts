@@ -26,12 +26,11 @@ export async function planOf(
   const platform = hostPlatform();
   const graph = resolveStages(parsed, { target: setting.target, buildArguments, platform });
   await using client = new RegistryClient();
-  await using bases = new BaseResolver([], client, undefined, new Progress());
   return await planBuild({
     dockerfile: parsed,
     graph,
     context: await openContext(context, `${context}/Dockerfile`),
-    bases,
+    bases: new BaseResolver([], client, undefined, new Progress()),
     buildArguments,
     platform,
     keyed: true,

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { EnvironmentError, messageOf, systemErrorCode } from '../../support/index.ts';
 import { askHelper, helperError } from './credential-helper.ts';
 import type { Credential, CredentialSource, CredentialTarget } from './credential.ts';
@@ -50,22 +49,6 @@ export class DockerConfigSource implements CredentialSource {
   }
 
   /**
-   * The document of a directory, as Docker writes it (`config.json`) or Kubernetes mounts it (`.dockerconfigjson`), or of
-   * a file that is named itself; the first that is there.
-   */
-  static at(path: string, builtIn?: ReadonlyMap<string, CredentialSource>): DockerConfigSource {
-    const files = [join(path, 'config.json'), join(path, '.dockerconfigjson'), path];
-    const read = async (): Promise<string | undefined> => {
-      for (const file of files) {
-        const text = await readIfThere(file);
-        if (text !== undefined) return text;
-      }
-      return undefined;
-    };
-    return new DockerConfigSource(path, read, builtIn);
-  }
-
-  /**
    * @throws EnvironmentError `E_DOCKER_CONFIG` when the document cannot be read as JSON, `E_CREDENTIAL_HELPER` when a
    *   helper fails.
    */
@@ -102,7 +85,7 @@ async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR', 'EISDIR'].includes(systemErrorCode(error) ?? '')) return undefined;
+    if (systemErrorCode(error) === 'ENOENT' || systemErrorCode(error) === 'ENOTDIR') return undefined;
     throw new EnvironmentError(`cannot read ${path}: ${messageOf(error)}`, {
       code: 'E_DOCKER_CONFIG',
       cause: error,

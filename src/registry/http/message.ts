@@ -71,11 +71,16 @@ export async function readBody(response: HttpResponse, limit: number, what: stri
   return Buffer.concat(chunks);
 }
 
-/** Turns an answer that was not wanted into an error, with the registry's own words. */
-export async function errorFrom(response: HttpResponse, request: string): Promise<RegistryError> {
+/** Turns an answer that was not wanted into an error, with the registry's own words. @param hint a further remedy. */
+export async function errorFrom(
+  response: HttpResponse,
+  request: string,
+  hint?: string,
+): Promise<RegistryError> {
   const body = await readBody(response, 64 * 1024, request).catch(() => Buffer.alloc(0));
   return new RegistryError(request, response.status, parseErrors(body.toString('utf8')), {
     identity: response.identity,
     retryAfter: retryAfter(response),
+    hint,
   });
 }

@@ -1,5 +1,5 @@
 import { BlockList, isIP } from 'node:net';
-import { EnvironmentError } from '../../support/index.ts';
+import { EnvironmentError, messageOf } from '../../support/index.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -25,8 +25,8 @@ export function proxyFor(url: URL, environment: Environment): URL | undefined {
 }
 
 function valueOf(environment: Environment, name: string): string | undefined {
-  const value = environment[name] ?? environment[name.toLowerCase()];
-  return value === undefined || value.trim() === '' ? undefined : value.trim();
+  const values = [environment[name], environment[name.toLowerCase()]];
+  return values.map((value) => value?.trim()).find((value) => value !== undefined && value !== '');
 }
 
 function parseProxy(text: string, name: string): URL {
@@ -38,6 +38,23 @@ function parseProxy(text: string, name: string): URL {
   throw new EnvironmentError(`${name} is not the address of a proxy`, {
     code: 'E_PROXY_INVALID',
     remedy: 'Write it as http://proxy.example:3128; http, https and socks5 are known.',
+  });
+}
+
+/**
+ * What a failure of a request means that went through a proxy.
+ *
+ * @returns EnvironmentError `E_PROXY_REFUSED` when the proxy does not let it pass; otherwise the error as it was.
+ */
+export function explainProxyError(error: unknown, proxy: URL, target: URL): unknown {
+  const status = /\b(?:Proxy response \(([0-9]{3})\)|\((407)\))/.exec(messageOf(error));
+  if (status === null) return error;
+  const code = status[1] ?? status[2] ?? '';
+  // A fault of the proxy may pass; undici calls this an abort, which it is not.
+  if (code.startsWith('5')) return Object.assign(new Error(messageOf(error)), { code: 'UND_ERR_PROXY' });
+  return new EnvironmentError(`the proxy ${proxy.host} refuses connections to ${target.host} (${code})`, {
+    code: 'E_PROXY_REFUSED',
+    remedy: 'Give it user and password (http://user:password@proxy), or name the host in NO_PROXY.',
   });
 }
 

@@ -6,7 +6,7 @@ import { type HttpRequest, type HttpResponse, retryAfter, type Send } from './me
 /** Answers that another attempt may not get. */
 const transientStatuses = new Set([408, 429, 500, 502, 503, 504]);
 
-/** Longest that a registry is waited for when it says how long, in milliseconds; beyond that the caller hears of it. */
+/** Longest that a registry is waited for when it says how long; beyond that the caller hears of it. */
 export const maximumDelay = 60_000;
 
 /**
@@ -44,7 +44,7 @@ async function attemptOnce(
     return { response: await send(request) };
   } catch (error) {
     if (isAbortError(error) || request.signal?.aborted === true || error instanceof KilnError) throw error;
-    if (last || !isTransient(error)) throw unreachable(request.url.host, error);
+    if (last || !isTransient(error)) throw unreachable(request.url, error);
     return { failed: true };
   }
 }

@@ -1,7 +1,7 @@
 import { systemErrorCode } from '../../support/index.ts';
 import type { HttpRequest, HttpResponse, Send } from './message.ts';
 import type { Pools, TlsSettings } from './pools.ts';
-import { type Environment, proxyFor } from './proxies.ts';
+import { type Environment, explainProxyError, proxyFor } from './proxies.ts';
 
 /** Connections to any number of hosts, shared by whoever sends through them. */
 export class Transport implements AsyncDisposable {
@@ -10,7 +10,7 @@ export class Transport implements AsyncDisposable {
   #pools: Promise<Pools> | undefined;
 
   /** @param environment where the proxies are named. */
-  constructor(userAgent: string, environment: Environment = process.env) {
+  constructor(userAgent: string, environment: Environment) {
     this.#userAgent = userAgent;
     this.#environment = environment;
   }
@@ -45,20 +45,22 @@ export class Transport implements AsyncDisposable {
   async #dispatch(request: HttpRequest, tls: TlsSettings): Promise<HttpResponse> {
     this.#pools ??= import('./pools.ts').then(({ Pools }) => new Pools());
     const pools = await this.#pools;
-    const dispatcher = await pools.dispatcher({
-      tls,
-      proxy: proxyFor(request.url, this.#environment),
-      transfer: request.transfer === true,
-    });
-    const { statusCode, headers, body } = await dispatcher.request({
-      origin: request.url.origin,
-      path: request.url.pathname + request.url.search,
-      method: request.method,
-      headers: { 'user-agent': this.#userAgent, ...request.headers },
-      body: ((await request.body?.()) ?? null) as Uint8Array | null,
-      ...(request.signal === undefined ? {} : { signal: request.signal }),
-    });
-    return { status: statusCode, headers, body };
+    const proxy = proxyFor(request.url, this.#environment);
+    const dispatcher = await pools.dispatcher({ tls, proxy, transfer: request.transfer === true });
+    try {
+      const { statusCode, headers, body } = await dispatcher.request({
+        origin: request.url.origin,
+        path: request.url.pathname + request.url.search,
+        method: request.method,
+        headers: { 'user-agent': this.#userAgent, ...request.headers },
+        body: ((await request.body?.()) ?? null) as Uint8Array | null,
+        ...(request.signal === undefined ? {} : { signal: request.signal }),
+      });
+      return { status: statusCode, headers, body };
+    } catch (error) {
+      if (proxy === undefined || request.signal?.aborted === true) throw error;
+      throw explainProxyError(error, proxy, request.url);
+    }
   }
 }
 

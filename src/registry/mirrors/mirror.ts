@@ -34,7 +34,7 @@ export function parseMirror(text: string): Mirror {
 
 function isHost(text: string): boolean {
   const url = `https://${text}/`;
-  return !/[@?#\s]/.test(text) && URL.canParse(url) && new URL(url).pathname === '/';
+  return !/[@?#\s]|:$/.test(text) && URL.canParse(url) && new URL(url).pathname === '/';
 }
 
 function isRepository(text: string): boolean {

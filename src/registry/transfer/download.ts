@@ -33,13 +33,44 @@ export function openBlob(
   const closed = new AbortController();
   const signal =
     options.signal === undefined ? closed.signal : AbortSignal.any([options.signal, closed.signal]);
-  const stream = Readable.from(download(endpoints, descriptor, { ...options, signal }), {
-    objectMode: false,
-    highWaterMark: 1 << 18,
-  });
-  // Who stops reading does not wait for what was asked for.
-  stream.once('close', () => closed.abort());
-  return stream;
+  return new DownloadStream(download(endpoints, descriptor, { ...options, signal }), closed);
+}
+
+/** Reads from a generator; unlike `Readable.from`, what is destroyed does not wait for what was asked for. */
+class DownloadStream extends Readable {
+  readonly #chunks: AsyncGenerator<Buffer>;
+  readonly #closed: AbortController;
+  #reading = false;
+
+  constructor(chunks: AsyncGenerator<Buffer>, closed: AbortController) {
+    super({ highWaterMark: 1 << 18 });
+    this.#chunks = chunks;
+    this.#closed = closed;
+  }
+
+  override _read(): void {
+    if (this.#reading) return;
+    this.#reading = true;
+    this.#fill().catch((error: unknown) => this.destroy(error as Error));
+  }
+
+  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
+    this.#closed.abort();
+    const end = (): void => callback(error);
+    this.#chunks.return(undefined).then(end, end);
+  }
+
+  async #fill(): Promise<void> {
+    for (;;) {
+      const { done, value } = (await this.#chunks.next()) as IteratorResult<Buffer, undefined>;
+      if (done === true) {
+        this.push(null);
+        return;
+      }
+      if (!this.push(value)) break;
+    }
+    this.#reading = false;
+  }
 }
 
 async function* download(

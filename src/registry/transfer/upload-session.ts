@@ -1,5 +1,6 @@
 import type { Descriptor, Digest } from '../../oci/index.ts';
 import { isAbortError, KilnError } from '../../support/index.ts';
+import type { Scope } from '../auth/authorizer.ts';
 import type { Endpoint } from '../endpoint.ts';
 import { errorFrom, headerOf, type HttpBody, type HttpRequest, type HttpResponse } from '../http/message.ts';
 
@@ -27,7 +28,8 @@ export async function startUpload(
   signal: AbortSignal | undefined,
 ): Promise<UploadSession> {
   const response = await endpoint.send({ method: 'POST', path: uploads, headers: noBody, signal });
-  if (response.status !== 202) throw await errorFrom(response, `push to ${endpoint.fullName}`);
+  if (response.status !== 202)
+    throw await errorFrom(response, `push to ${endpoint.fullName}`, endpoint.pushHint);
   await response.body.dump();
   return begun(endpoint, response, signal);
 }
@@ -128,7 +130,9 @@ export async function cancelUpload(
 ): Promise<void> {
   try {
     const request = { method: 'DELETE', url: session.url, headers: noBody, once: true, signal } as const;
-    await (await sendTo(endpoint, request)).body.dump();
+    // Registries call this deleting, for which those who may push need not have leave.
+    const response = await sendTo(endpoint, request, 'pull,push,delete');
+    await response.body.dump();
   } catch (error) {
     if (isAbortError(error)) throw error;
   }
@@ -151,10 +155,14 @@ async function begun(
   };
 }
 
-async function sendTo(endpoint: Endpoint, request: HttpRequest): Promise<HttpResponse> {
+async function sendTo(
+  endpoint: Endpoint,
+  request: HttpRequest,
+  actions: Scope['actions'] = 'pull,push',
+): Promise<HttpResponse> {
   const { host } = await endpoint.url('', request.signal);
   return request.url.host === host
-    ? endpoint.connection.send(request, endpoint.scope('pull,push'))
+    ? endpoint.connection.send(request, endpoint.scope(actions))
     : endpoint.connection.sendElsewhere(request);
 }
 

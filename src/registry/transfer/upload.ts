@@ -56,7 +56,7 @@ async function exists(endpoint: Endpoint, descriptor: Descriptor, signal?: Abort
   const response = await endpoint.send({ method: 'HEAD', path: `blobs/${descriptor.digest}`, signal });
   await response.body.dump();
   if ([401, 403, 429].includes(response.status))
-    throw await errorFrom(response, `push to ${endpoint.fullName}`);
+    throw await errorFrom(response, `push to ${endpoint.fullName}`, endpoint.pushHint);
   return response.status === 200 || response.status === 307;
 }
 

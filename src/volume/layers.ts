@@ -24,6 +24,8 @@ export interface LayerSeal {
 
 /** What prune wants to know of a layer. Times in milliseconds since the epoch. */
 export interface LayerFacts {
+  /** False for one that was never finished. */
+  readonly sealed: boolean;
   readonly bytes: number;
   readonly unpackedAt: number;
   /** The time of the seal, which every use of the layer on a writable volume brings up to date. */
@@ -84,9 +86,11 @@ export class LayerDirectory {
       if (found === undefined) return undefined;
       const seal = lstatSync(joinPath(directory, sealName), { throwIfNoEntry: false });
       const changedAt = Math.max(found.mtimeMs, found.ctimeMs);
-      if (seal === undefined) return { bytes: 0, unpackedAt: changedAt, lastUsedAt: changedAt };
+      if (seal === undefined)
+        return { sealed: false, bytes: 0, unpackedAt: changedAt, lastUsedAt: changedAt };
       const parsed = parseSeal(readFileSync(joinPath(directory, sealName), 'utf8'), diffID);
       return {
+        sealed: parsed !== undefined,
         bytes: parsed?.bytes ?? 0,
         unpackedAt: parsed?.unpackedAt ?? found.mtimeMs,
         lastUsedAt: seal.mtimeMs,

@@ -12,4 +12,4 @@ export type { PullOptions, PullResult } from './pull.ts';
 export { replaceFile } from './storage.ts';
 export type { StoredImage } from './stored-image.ts';
 export type { VolumeUsage } from './usage.ts';
-export { type ImageLease, Volume, type VolumeOptions } from './volume.ts';
+export { type ImageLease, type LayerLimits, Volume, type VolumeOptions } from './volume.ts';

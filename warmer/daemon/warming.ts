@@ -152,7 +152,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     await this.#clients.configure(configuration);
     this.#disk.configure(configuration.disk);
     this.#puller.configure(configuration);
-    await this.#parts.volume.limitLayers(configuration.concurrency.layers);
+    await this.#limitLayers(configuration);
     this.#onDemand.configure(configuration.onDemand, configuration.byDefault);
     this.#adoption.configure(configuration.adoption);
     this.#cacheRepositories.configure(configuration.cacheRepositories);
@@ -272,7 +272,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     this.#cleanup.use(this.#schedule);
     this.#cleanup.defer(() => this.#tending?.[Symbol.dispose]());
     await this.#parts.volume.prepareIndex();
-    await this.#parts.volume.limitLayers(this.#configuration.concurrency.layers);
+    await this.#limitLayers(this.#configuration);
     this.#cacheRepositories.configure(this.#configuration.cacheRepositories);
     await this.#desired.read(this.#configuration);
     this.#reconcile('start');
@@ -283,6 +283,10 @@ export class NodeWarming implements Warming, AsyncDisposable {
         () => this.#inBackground(() => this.#review()),
       ),
     );
+  }
+
+  #limitLayers({ concurrency: { layers, unpack } }: Configuration): Promise<void> {
+    return this.#parts.volume.limitLayers({ fetched: layers, unpacked: unpack });
   }
 
   /** Brings the schedule up to date with all that is wished for. */

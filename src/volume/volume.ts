@@ -45,11 +45,16 @@ export interface VolumeOptions {
   /** False for scratch space that need not survive a power failure. Default true. */
   readonly durable?: boolean;
   readonly progress?: Progress | undefined;
-  /** Layers that are fetched, and at most that many are unpacked, at the same time. Default: see {@link Volume.limitLayers}. */
-  readonly layers?: number;
 }
 
-/** As many connections as a registry's host gets at the same time. */
+/** How many layers all pulls together work on at the same time; memory grows with both. */
+export interface LayerLimits {
+  readonly fetched: number;
+  /** At most as many as there are processors. */
+  readonly unpacked: number;
+}
+
+/** Layers that are fetched at the same time when nothing else is said. */
 const defaultLayerLimit = 16;
 
 /** An image that stays on the volume until this is disposed. */
@@ -67,7 +72,7 @@ export class Volume implements AsyncDisposable {
   readonly #unpacker: Unpacker;
   readonly #pulls = new SingleFlight<string, PullResult>();
   #downloads: Promise<PQueue> | undefined;
-  #layerLimit: number;
+  #layerLimit = defaultLayerLimit;
   readonly #references: ImageReferences;
   readonly #uses: UseCounter;
   /** Whether images came, so that the index database is to be brought up to date. */
@@ -80,8 +85,7 @@ export class Volume implements AsyncDisposable {
     this.writable = layout.writable;
     this.#layout = layout;
     this.#layers = new LayerDirectory({ directory, durable });
-    this.#layerLimit = options.layers ?? defaultLayerLimit;
-    this.#unpacker = new Unpacker(layout.blobs, this.#layers, this.#layerLimit);
+    this.#unpacker = new Unpacker(layout.blobs, this.#layers);
     this.#index = new IndexDatabase({ directory, writable: this.writable, progress });
     this.#references = new ImageReferences(layout);
     this.#uses = new UseCounter(this.#index, progress);
@@ -171,11 +175,11 @@ export class Volume implements AsyncDisposable {
     );
   }
 
-  /** Bounds how many layers are fetched at the same time, by all pulls together; memory grows with it. */
-  async limitLayers(count: number): Promise<void> {
-    this.#layerLimit = count;
-    await this.#unpacker.limit(count);
-    if (this.#downloads !== undefined) (await this.#downloads).concurrency = count;
+  /** Bounds how many layers are worked on at the same time, from now on. */
+  async limitLayers({ fetched, unpacked }: LayerLimits): Promise<void> {
+    this.#layerLimit = fetched;
+    await this.#unpacker.limit(unpacked);
+    if (this.#downloads !== undefined) (await this.#downloads).concurrency = fetched;
   }
 
   /** Whether a stored image is what a tag's digest names: that manifest, or the one chosen from that index. */

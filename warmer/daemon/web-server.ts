@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { getRequestListener } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { EnvironmentError, messageOf, type Progress, systemErrorCode } from '../../src/support/index.ts';
+import { formatListenAddress, type ListenAddress } from './listen-address.ts';
 import { Metrics } from './metrics.ts';
 import { loadAssets } from './page/assets.ts';
 import { renderPage } from './page/page.ts';
@@ -11,14 +12,6 @@ import { isLive, isReady, isStarted, type Probe } from './probes.ts';
 import { StatusCache } from './status-cache.ts';
 import type { Warming } from './types.ts';
 import { respond, securityHeaders } from './web-answers.ts';
-
-/** Where a server listens. */
-export interface ListenAddress {
-  /** Undefined: on all addresses of the machine. */
-  readonly host: string | undefined;
-  /** 0: one that is free. */
-  readonly port: number;
-}
 
 export interface WebServerOptions {
   /** What the status page calls this warmer; default the host's name. */
@@ -73,7 +66,7 @@ export class WebServer implements AsyncDisposable {
     try {
       await promise;
     } catch (error) {
-      throw new EnvironmentError(`cannot listen at ${host === undefined ? '' : host}:${port}`, {
+      throw new EnvironmentError(`cannot listen at ${formatListenAddress(address)}`, {
         code: 'E_CANNOT_LISTEN',
         cause: error,
         remedy:

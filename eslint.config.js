@@ -15,11 +15,11 @@ const downwardImports = rooms.map((room) => ({
       {
         patterns: [
           {
-            regex: `(^|/)(executor|warmer)/|^\\.\\./(${rooms.slice(0, rooms.indexOf(room)).join('|') || 'none'})/`,
+            regex: `(^|/)(executor|warmer)/|^(?:\\.\\./)+(${rooms.slice(0, rooms.indexOf(room)).join('|') || 'none'})/`,
             message: 'Imports point down: see the order of rooms in docs/architecture.md.',
           },
           {
-            regex: `^\\.\\./(${rooms.join('|')})/(?!index\\.ts$)`,
+            regex: `^(?:\\.\\./)+(${rooms.join('|')})/(?!index\\.ts$)`,
             message: 'Import a room through its index.ts.',
           },
         ],

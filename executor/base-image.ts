@@ -10,11 +10,14 @@ import {
   layerCompression,
   type Reference,
 } from '../src/oci/index.ts';
-import type { Repository } from '../src/registry/index.ts';
+import type { ImageSource } from '../src/registry/index.ts';
 import { KilnError } from '../src/support/index.ts';
 import type { StoredImage, Volume } from '../src/volume/index.ts';
 import type { BlobOrigin } from './image.ts';
 import type { BringRequest } from './node-warmer.ts';
+
+/** What a base is called, and where its blobs may lie in registries. */
+export type BaseName = Pick<BaseImage, 'reference' | 'origins'>;
 
 /** An image that a stage starts from or copies from. */
 export interface BaseImage {
@@ -23,15 +26,15 @@ export interface BaseImage {
   /** Lowest first. */
   readonly layers: readonly Layer[];
   readonly chainID: ChainID | null;
-  /** Where its blobs lie in a registry. */
-  readonly origin: BlobOrigin;
+  /** Where its blobs may lie in registries. */
+  readonly origins: readonly BlobOrigin[];
   /** Waits until its layers lie on a volume; false when the build has to pull them. */
   readonly isThere: () => Promise<boolean>;
 }
 
 /** A base that lies on a volume. */
-export function fromStored({ config, layers }: StoredImage, reference: Reference): BaseImage {
-  return baseImage(reference, config, layers, () => Promise.resolve(true));
+export function fromStored({ config, layers }: StoredImage, name: BaseName): BaseImage {
+  return baseImage(name, config, layers, () => Promise.resolve(true));
 }
 
 /**
@@ -41,14 +44,14 @@ export function fromStored({ config, layers }: StoredImage, reference: Reference
  */
 export function fromRegistry(
   documents: Documents,
-  reference: Reference,
-  repository: Repository,
+  name: BaseName,
+  repository: ImageSource,
   where: string,
 ): BaseImage {
-  const layers = layersOf(documents, reference, where, (descriptor, signal) =>
+  const layers = layersOf(documents, name.reference, where, (descriptor, signal) =>
     repository.openBlob(descriptor, signal),
   );
-  return baseImage(reference, documents.config, layers, () => Promise.resolve(false));
+  return baseImage(name, documents.config, layers, () => Promise.resolve(false));
 }
 
 /**
@@ -59,31 +62,30 @@ export function fromRegistry(
  */
 export function fromWarmer(
   documents: Documents,
-  reference: Reference,
-  places: { readonly request: BringRequest; readonly volume: Volume; readonly repository: Repository },
+  name: BaseName,
+  places: { readonly request: BringRequest; readonly volume: Volume; readonly repository: ImageSource },
   where: string,
 ): BaseImage {
   const { request, volume, repository } = places;
   const isThere = async (): Promise<boolean> => 'image' in (await request.brought);
-  const layers = layersOf(documents, reference, where, async (descriptor, signal) =>
+  const layers = layersOf(documents, name.reference, where, async (descriptor, signal) =>
     (await isThere())
       ? volume.blobs.open(descriptor.digest, signal)
       : repository.openBlob(descriptor, signal),
   );
-  return baseImage(reference, documents.config, layers, isThere);
+  return baseImage(name, documents.config, layers, isThere);
 }
 
 type Documents = Pick<Image, 'manifest' | 'config'>;
 
 function baseImage(
-  reference: Reference,
+  name: BaseName,
   config: ImageConfig,
   layers: readonly Layer[],
   isThere: BaseImage['isThere'],
 ): BaseImage {
-  const { registry, repository } = reference;
   const chainID = chainIDs(config.rootfs.diff_ids).at(-1) ?? null;
-  return { reference, config, layers, chainID, origin: { registry, repository }, isThere };
+  return { ...name, config, layers, chainID, isThere };
 }
 
 function layersOf(

@@ -9,7 +9,7 @@ import {
 import { fetchImage, type RegistryClient } from '../src/registry/index.ts';
 import { type BaseOutcome, KilnError, messageOf, type Progress, SingleFlight } from '../src/support/index.ts';
 import type { BuildReport, StoredImage, Volume } from '../src/volume/index.ts';
-import { type BaseImage, fromRegistry, fromStored, fromWarmer } from './base-image.ts';
+import { type BaseImage, type BaseName, fromRegistry, fromStored, fromWarmer } from './base-image.ts';
 import type { BringRequest, NodeWarmer } from './node-warmer.ts';
 
 export type { BaseImage } from './base-image.ts';
@@ -93,7 +93,7 @@ export class BaseResolver implements AsyncDisposable {
       target === undefined ? found : await this.#onVolume({ ...reference, digest: target }, platform, signal);
     if (current?.leased === true)
       return {
-        base: fromStored(current.image, reference),
+        base: fromStored(current.image, this.#named(reference)),
         outcome: 'warm',
         detail: 'warm on the cache volume',
       };
@@ -101,7 +101,7 @@ export class BaseResolver implements AsyncDisposable {
     if (brought !== undefined) return brought;
     if (current !== undefined)
       return {
-        base: fromStored(current.image, reference),
+        base: fromStored(current.image, this.#named(reference)),
         outcome: 'warm',
         detail: `on the cache volume, but not unpacked${clause(missing)}`,
       };
@@ -148,9 +148,7 @@ export class BaseResolver implements AsyncDisposable {
     const { reference } = image;
     if (reference.digest !== undefined) return undefined;
     try {
-      const current = await this.#client
-        .repository(reference)
-        .headManifest(reference.tag ?? 'latest', signal);
+      const current = await this.#client.source(reference).headManifest(reference.tag ?? 'latest', signal);
       if (current === undefined || (await volume.isCurrent(image, current.digest))) return undefined;
       this.#progress.info(
         `${formatReference(reference)} has moved since it was warmed (${platform.architecture}); the new image is used`,
@@ -185,8 +183,8 @@ export class BaseResolver implements AsyncDisposable {
     const announced = target === undefined ? await request.announced : undefined;
     if (announced !== undefined) {
       this.#followUp(reference, request);
-      const repository = this.#client.repository(reference);
-      const base = fromWarmer(announced, reference, { request, volume, repository }, where);
+      const repository = this.#client.source(reference);
+      const base = fromWarmer(announced, this.#named(reference), { request, volume, repository }, where);
       return {
         brought: {
           base,
@@ -205,8 +203,12 @@ export class BaseResolver implements AsyncDisposable {
       pulled: "fetched by the node's warmer",
       joined: "fetched by the node's warmer, once for all who asked",
     };
-    const base = fromStored(outcome.image, reference);
+    const base = fromStored(outcome.image, this.#named(reference));
     return { brought: { base, outcome: 'ensured', detail: ways[outcome.how] } };
+  }
+
+  #named(reference: Reference): BaseName {
+    return { reference, origins: this.#client.places(reference) };
   }
 
   /** Says so when an image that was announced does not come after all. */
@@ -243,7 +245,7 @@ export class BaseResolver implements AsyncDisposable {
         where,
         remedy: 'Check its name and tag.',
       });
-    return fromRegistry(image, reference, this.#client.repository(reference), where);
+    return fromRegistry(image, this.#named(reference), this.#client.source(reference), where);
   }
 }
 

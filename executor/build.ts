@@ -3,7 +3,7 @@ import { basename, dirname } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
-import type { Progress } from '../src/support/index.ts';
+import { type Progress, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
@@ -20,7 +20,7 @@ import type { StageResult } from './stage-builder.ts';
 import { openVolumes } from './volumes.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
 
-export const creator = 'kiln/0.1.0';
+export const creator = `kiln/${version}`;
 
 /** What one build came to. */
 export interface BuildOutcome {

@@ -11,6 +11,8 @@ import {
   parseCommandLine,
   parsePairs,
   parseSeconds,
+  type PushFlags,
+  pushFlags,
   registryFlags,
   type RegistryFlags,
   registryOptions,
@@ -25,11 +27,11 @@ import {
   platformMatches,
 } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, UsageError } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
 import type { BuildOptions } from './options.ts';
 
-interface Flags extends RegistryFlags, LogFlags {
+interface Flags extends RegistryFlags, PushFlags, LogFlags {
   context: string;
   contextSubPath?: string;
   dockerfile: string;
@@ -67,7 +69,7 @@ Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 
 export function runExecutor(argv: readonly string[], signal: AbortSignal): Promise<number> {
   const program: Command = new Command('executor')
     .description('Builds a container image from a Dockerfile, without a daemon.')
-    .version('0.1.0')
+    .version(version)
     .addHelpText('after', (): string => `\n${command.helpInformation()}${examples}`);
   const command = program
     .command('build', { isDefault: true })
@@ -120,6 +122,7 @@ function addBuildFlags(command: Command): void {
       .choices(['gzip', 'zstd'])
       .default('gzip'),
     ...registryFlags(),
+    ...pushFlags(),
     logFlag(),
   ]);
 }

@@ -1,15 +1,17 @@
 import {
   type BigIntStats,
   closeSync,
+  constants,
   lstatSync,
   openSync,
   readdirSync,
   readlinkSync,
   readSync,
 } from 'node:fs';
-import { deviceNumbers, getXattr, listXattrs } from '../os/index.ts';
+import { type BytePath, deviceNumbers, getXattr, pathBuffer, pathText, toBytePath } from '../os/index.ts';
 import { BuildError } from '../support/index.ts';
 import type { TarEntry, TarEntryType } from './tar-reader.ts';
+import { imageXattrs } from './xattrs.ts';
 
 /** One entry of a layer about to be written, and where its content is. */
 export interface Change {
@@ -44,13 +46,9 @@ const nothing = Buffer.alloc(0);
  */
 export function* overlayChanges(request: DiffRequest): Generator<Change> {
   const walk = new DiffWalk(request);
-  const root = walk.directory('', request.lowers.map(latin1));
-  // The root itself has no entry unless it changed, which only a chmod or chown of `/` can do.
-  yield* root.children;
-}
-
-function latin1(path: string): string {
-  return Buffer.from(path).toString('latin1');
+  const lowers = request.lowers.map(toBytePath);
+  yield* walk.rootChange(lowers[0]);
+  yield* walk.directory('', lowers).children;
 }
 
 class DiffWalk {
@@ -61,10 +59,23 @@ class DiffWalk {
   readonly #links = new Map<bigint, Buffer>();
 
   constructor(request: DiffRequest) {
-    this.#upper = latin1(request.upper);
-    this.#mountPoints = new Set((request.mountPoints ?? []).map((path) => latin1(path.replace(/^\/+/, ''))));
+    this.#upper = toBytePath(request.upper);
+    this.#mountPoints = new Set(
+      (request.mountPoints ?? []).map((path) => toBytePath(path.replace(/^\/+/, ''))),
+    );
     this.#clamp = request.clampTime === undefined ? undefined : BigInt(request.clampTime) * 1_000_000_000n;
     this.#opaque = `${request.overlayPrefix ?? 'trusted.overlay.'}opaque`;
+  }
+
+  /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
+  rootChange(lower: BytePath | undefined): Change[] {
+    const stat = lstatSync(this.#bytes(''), { bigint: true });
+    const before =
+      lower === undefined
+        ? { mode: BigInt(constants.S_IFDIR | 0o755), uid: 0n, gid: 0n }
+        : lstatSync(pathBuffer(lower), { bigint: true });
+    if (stat.mode === before.mode && stat.uid === before.uid && stat.gid === before.gid) return [];
+    return [{ entry: { ...this.#entry('', stat), path: Buffer.from('./') } }];
   }
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
@@ -73,27 +84,25 @@ class DiffWalk {
     const below = opaque ? [] : lowers;
     const children: Change[] = [];
     if (opaque && lowers.length > 0) children.push({ entry: whiteout(path, '.wh..wh..opq') });
-    const names = readdirSync(this.#bytes(path), { encoding: 'buffer' })
-      .map((name) => name.toString('latin1'))
-      .sort();
+    const names = readdirSync(this.#bytes(path), { encoding: 'buffer' }).map(toBytePath).sort();
     for (const name of names) children.push(...this.#child(path, name, below));
     return { children, opaque };
   }
 
   #bytes(path: string): Buffer {
-    return Buffer.from(path === '' ? this.#upper : `${this.#upper}/${path}`, 'latin1');
+    return pathBuffer(path === '' ? this.#upper : `${this.#upper}/${path}`);
   }
 
   #child(parent: string, name: string, lowers: readonly string[]): Change[] {
     const path = parent === '' ? name : `${parent}/${name}`;
     const stat = lstatSync(this.#bytes(path), { bigint: true });
     const lower = lookBelow(lowers, name, this.#opaque);
-    if (stat.isCharacterDevice() && stat.rdev === 0n)
+    // A deleted file, or a socket, which cannot be in a layer: what stood in its place is gone in both cases.
+    if ((stat.isCharacterDevice() && stat.rdev === 0n) || stat.isSocket())
       return lower.nearest === undefined ? [] : [{ entry: whiteout(parent, `.wh.${name}`) }];
-    if (stat.isSocket()) return [];
     if (name.startsWith('.wh.'))
       throw new BuildError(
-        `the file /${Buffer.from(path, 'latin1').toString()} cannot be in an image: names beginning with .wh. mark deleted files`,
+        `the file /${pathText(path)} cannot be in an image: names beginning with .wh. mark deleted files`,
         {
           code: 'E_RESERVED_NAME',
           remedy: 'Remove or rename it in the step that makes it.',
@@ -119,15 +128,15 @@ class DiffWalk {
       !opaque &&
       below !== undefined &&
       lower.nearest === below &&
-      sameMetadata(stat, lstatSync(Buffer.from(below, 'latin1'), { bigint: true })) &&
-      sameXattrs(entry.xattrs, this.#xattrs(Buffer.from(below, 'latin1')));
+      sameMetadata(stat, lstatSync(pathBuffer(below), { bigint: true })) &&
+      sameXattrs(entry.xattrs, imageXattrs(pathBuffer(below)));
     return same && children.length === 0 ? [] : [{ entry }, ...children];
   }
 
   #entry(path: string, stat: BigIntStats): TarEntry {
     const bytes = this.#bytes(path);
     const type = typeOf(stat);
-    const name = Buffer.from(type === 'directory' ? `${path}/` : path, 'latin1');
+    const name = pathBuffer(type === 'directory' ? `${path}/` : path);
     const { major, minor } =
       type === 'character' || type === 'block' ? deviceNumbers(stat.rdev) : { major: 0, minor: 0 };
     const first = type !== 'directory' && stat.nlink > 1n ? this.#links.get(stat.ino) : undefined;
@@ -143,28 +152,16 @@ class DiffWalk {
       modified: this.#clamp !== undefined && stat.mtimeNs > this.#clamp ? this.#clamp : stat.mtimeNs,
       major,
       minor,
-      xattrs: first === undefined ? this.#xattrs(bytes) : noXattrs,
+      xattrs: first === undefined ? imageXattrs(bytes) : noXattrs,
     };
   }
 
-  /** The attributes a layer keeps: capabilities, ACLs and the users' own; not those of overlayfs or of the host's security modules. */
-  #xattrs(bytes: Buffer): ReadonlyMap<string, Buffer> {
-    const names = listXattrs(bytes).filter(
-      (name) =>
-        name === 'security.capability' ||
-        name.startsWith('system.posix_acl_') ||
-        (name.startsWith('user.') && !name.startsWith('user.overlay.')),
-    );
-    if (names.length === 0) return noXattrs;
-    return new Map(names.map((name) => [name, getXattr(bytes, name) ?? nothing]));
-  }
-
   #unchanged(path: string, stat: BigIntStats, entry: TarEntry, lowerPath: string): boolean {
-    const lowerBytes = Buffer.from(lowerPath, 'latin1');
+    const lowerBytes = pathBuffer(lowerPath);
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
     if (!sameMetadata(stat, lower) || stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
-    if (!sameXattrs(entry.xattrs, this.#xattrs(lowerBytes))) return false;
+    if (!sameXattrs(entry.xattrs, imageXattrs(lowerBytes))) return false;
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }
@@ -182,7 +179,7 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
   let nearest: string | undefined;
   for (const lower of lowers) {
     const path = `${lower}/${name}`;
-    const stat = lstatSync(Buffer.from(path, 'latin1'), { throwIfNoEntry: false });
+    const stat = lstatSync(pathBuffer(path), { throwIfNoEntry: false });
     if (stat === undefined) continue;
     if (stat.isCharacterDevice() && stat.rdev === 0) break;
     if (!stat.isDirectory()) {
@@ -191,14 +188,14 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
     }
     nearest ??= path;
     directories.push(path);
-    if (getXattr(Buffer.from(path, 'latin1'), opaque)?.toString() === 'y') break;
+    if (getXattr(pathBuffer(path), opaque)?.toString() === 'y') break;
   }
   return { nearest, directories };
 }
 
 function whiteout(parent: string, name: string): TarEntry {
   return {
-    path: Buffer.from(parent === '' ? name : `${parent}/${name}`, 'latin1'),
+    path: pathBuffer(parent === '' ? name : `${parent}/${name}`),
     link: nothing,
     type: 'file',
     mode: 0,

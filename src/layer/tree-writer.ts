@@ -4,6 +4,7 @@ import {
   closeSync,
   fchmodSync,
   fchownSync,
+  fstatSync,
   ftruncateSync,
   lchownSync,
   linkSync,
@@ -17,7 +18,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { constants } from 'node:fs';
-import { makeNode, setTimes, setXattr } from '../os/index.ts';
+import { lostGroupBit, makeNode, setTimes, setXattr } from '../os/index.ts';
 import { KilnError, systemErrorCode } from '../support/index.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
 
@@ -124,6 +125,7 @@ export class TreeWriter implements TarHandler {
     try {
       if (!this.#isRoots(path, entry)) fchownSync(fd, entry.uid, entry.gid);
       fchmodSync(fd, entry.mode);
+      if ((entry.mode & setGroupId) !== 0) requireGroupBit(fstatSync(fd), path);
     } finally {
       closeSync(fd);
     }
@@ -299,6 +301,7 @@ export class TreeWriter implements TarHandler {
     } else {
       chownSync(target, entry.uid, entry.gid);
       chmodSync(target, entry.mode);
+      if ((entry.mode & setGroupId) !== 0) requireGroupBit(lstatSync(target), path);
       if (entry.type === 'directory') this.#noteGroup(path, entry.mode);
     }
     this.#applyXattrs(path, entry);
@@ -318,6 +321,11 @@ export class TreeWriter implements TarHandler {
       }
     }
   }
+}
+
+/** @throws EnvironmentError when a set-group-id bit that was just set is not there. */
+function requireGroupBit(stat: Stats, path: string): void {
+  if ((stat.mode & setGroupId) === 0) throw lostGroupBit(Buffer.from(path, 'latin1').toString());
 }
 
 /** The components of an archive's path. @throws KilnError `E_TAR_UNSAFE` for `..`. */

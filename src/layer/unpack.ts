@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { pipeline } from 'node:stream/promises';
 import type { DiffID, Digest, LayerCompression } from '../oci/index.ts';
+import { capabilityError } from '../os/index.ts';
 import { EnvironmentError, KilnError, runWorker, systemErrorCode } from '../support/index.ts';
 import { decompressor } from './decompress.ts';
 import { TarReader } from './tar-reader.ts';
@@ -97,7 +98,7 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
     writer.finish();
   } catch (error) {
     writer.abort();
-    throw compressionError(error, source.file) ?? error;
+    throw compressionError(error, source.file) ?? capabilityError(error) ?? error;
   }
   return {
     diffID: `sha256:${hash.digest('hex')}` as DiffID,

@@ -89,8 +89,8 @@ try {
     await rm(scratch, { recursive: true });
   }
   for (const [what, concurrency] of [
-    ['the default, six layers at a time', `{images: ${images}}`],
-    ['all layers of all images at once, as before', `{images: ${images}, layers: 64}`],
+    ['the default: six layers fetched and two unpacked at a time', `{images: ${images}}`],
+    ['all layers of all images at once, as before', `{images: ${images}, layers: 64, unpack: 64}`],
   ] as const) {
     const config = join(directory, 'warmer.yaml');
     await writeFile(

@@ -1,5 +1,6 @@
 export * from './byte-path.ts';
 export * from './capabilities.ts';
 export * from './libc.ts';
+export * from './memory.ts';
 export * from './sync.ts';
 export * from './safe-path.ts';

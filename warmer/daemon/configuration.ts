@@ -209,7 +209,7 @@ function policies(
     concurrency: {
       images: concurrency.images ?? 4,
       layers: concurrency.layers ?? 6,
-      unpack: concurrency.unpack ?? 3,
+      unpack: concurrency.unpack ?? 2,
     },
   };
 }

@@ -325,6 +325,8 @@ export class NodeWarming implements Warming, AsyncDisposable {
   async #tend(): Promise<void> {
     await this.#disk.tend();
     this.#view.changed();
+    // A daemon that pulled once does not keep what that took for the rest of the day.
+    if (this.#puller.flights.size === 0) (await import('../../src/os/index.ts')).releaseMemory();
   }
 
   async #updatePins(): Promise<void> {

@@ -1,9 +1,7 @@
 import {
   chmodSync,
-  chownSync,
   constants,
   copyFileSync,
-  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -14,17 +12,18 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, posix } from 'node:path';
-import { extractTar, isTarArchive } from '../../src/layer/index.ts';
+import { extractTar, imageXattrs, isTarArchive } from '../../src/layer/index.ts';
 import {
   deviceNumbers,
-  getXattr,
-  listXattrs,
+  inUserNamespace,
   makeNode,
+  ownerOf,
   resolveInRoot,
+  setOwner,
   setTimes,
   setXattr,
 } from '../../src/os/index.ts';
-import { BuildError } from '../../src/support/index.ts';
+import { BuildError, systemErrorCode } from '../../src/support/index.ts';
 import { resolveOwner } from './owner.ts';
 import { matchBaseName, matchSources, type SourceMatch, type SourceQuery } from './sources.ts';
 
@@ -135,7 +134,7 @@ class Copier {
     for (const directory of missing) {
       mkdirSync(directory);
       chmodSync(directory, 0o755);
-      if (this.#owner !== undefined) chownSync(directory, this.#owner.uid, this.#owner.gid);
+      if (this.#owner !== undefined) setOwner(directory, this.#owner);
     }
     return resolved.path;
   }
@@ -170,28 +169,32 @@ class Copier {
     if (stat.isSymbolicLink()) symlinkSync(readlinkSync(source, 'buffer'), target);
     else if (stat.isFile())
       copyFileSync(source, target, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-    else {
-      const { major, minor } = deviceNumbers(stat.rdev);
-      makeNode(target, stat.mode, major, minor);
-    }
+    else this.#makeNode(stat, target);
     this.#setMetadata(source, stat, target);
     if (stat.nlink > 1) this.#links.set(`${stat.dev}:${stat.ino}`, target);
   }
 
+  #makeNode(stat: Stats, target: string): void {
+    const { major, minor } = deviceNumbers(stat.rdev);
+    try {
+      makeNode(target, stat.mode, major, minor);
+    } catch (error) {
+      if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
+      const path = `/${posix.relative(this.#root, target)}`;
+      throw new BuildError(`the device node ${path} cannot be copied: a user namespace may not make it`, {
+        code: 'E_DEVICE_NODE',
+        where: this.#request.where,
+        remedy: 'Leave it out, or build as root of the machine.',
+      });
+    }
+  }
+
   #setMetadata(source: string, stat: Stats, target: string): void {
     const { chmod, keepOwners } = this.#request;
-    const owner = this.#owner ?? (keepOwners ? stat : { uid: 0, gid: 0 });
-    lchownSync(target, owner.uid, owner.gid);
+    setOwner(target, this.#owner ?? (keepOwners ? ownerOf(source, stat) : { uid: 0, gid: 0 }));
     if (!stat.isSymbolicLink()) chmodSync(target, chmod ?? stat.mode & 0o7777);
     // After chown, which clears capabilities.
-    for (const name of listXattrs(source)) {
-      const kept =
-        name === 'security.capability' ||
-        name.startsWith('system.posix_acl_') ||
-        (name.startsWith('user.') && !name.startsWith('user.overlay.'));
-      const value = kept ? getXattr(source, name) : undefined;
-      if (value !== undefined) setXattr(target, name, value);
-    }
+    for (const [name, value] of imageXattrs(source)) setXattr(target, name, value);
     const { mtimeNs } = lstatSync(source, { bigint: true });
     setTimes(target, mtimeNs, mtimeNs);
   }
@@ -203,8 +206,7 @@ class Copier {
     rmSync(target, { force: true });
     writeFileSync(target, content, { flag: 'wx' });
     chmodSync(target, this.#request.chmod ?? 0o644);
-    const owner = this.#owner ?? { uid: 0, gid: 0 };
-    chownSync(target, owner.uid, owner.gid);
+    setOwner(target, this.#owner ?? { uid: 0, gid: 0 });
   }
 }
 

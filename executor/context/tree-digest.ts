@@ -3,7 +3,7 @@ import { closeSync, lstatSync, openSync, readlinkSync, readSync, type Stats } fr
 import { basename, posix } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { type Digest } from '../../src/oci/index.ts';
-import { getXattr } from '../../src/os/index.ts';
+import { getXattr, ownerOf } from '../../src/os/index.ts';
 import { matchSources, type SourceQuery } from './sources.ts';
 
 export interface TreeDigestOptions {
@@ -59,7 +59,10 @@ function hashEntry(hash: Hash, name: string, path: string, stat: Stats, options:
         : `special ${stat.mode & 0o170000} ${stat.rdev}`;
   frame(hash, name, type);
   if (options.modes && !stat.isSymbolicLink()) frame(hash, (stat.mode & 0o7777).toString(8));
-  if (options.owners) frame(hash, `${stat.uid}:${stat.gid}`);
+  if (options.owners) {
+    const { uid, gid } = ownerOf(path, stat);
+    frame(hash, `${uid}:${gid}`);
+  }
   if (stat.isSymbolicLink()) frame(hash, readlinkSync(path, 'buffer'));
   if (!stat.isFile()) return;
   frame(hash, getXattr(path, 'security.capability') ?? '');

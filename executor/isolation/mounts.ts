@@ -1,7 +1,19 @@
-import { chmodSync, closeSync, existsSync, lstatSync, mkdirSync, openSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  symlinkSync,
+} from 'node:fs';
 import { dirname, join, posix } from 'node:path';
 import {
   changeDirectory,
+  hasId,
+  idMap,
+  inUserNamespace,
   mount,
   mountFlags,
   namespaces,
@@ -27,7 +39,8 @@ export function enterNamespaces(kind: 'files' | 'processes'): void {
 /**
  * Mounts the overlay at `merged` and returns its path. Lower directories are named through short links, since mount(2)
  * takes one page of options; the link after the last one is the layer of mount points, which only RUN steps have below
- * them; `redirect_dir`, `metacopy` and `index` are off so that the upper directory is a plain diff.
+ * them; `redirect_dir`, `metacopy` and `index` are off so that the upper directory is a plain diff. In a user namespace
+ * overlayfs keeps its attributes where users may (`userxattr`), and there only `nofollow` turns redirects off.
  */
 export function mountOverlay(
   space: OverlaySpace,
@@ -35,7 +48,8 @@ export function mountOverlay(
 ): string {
   changeDirectory(space.directory);
   const lower = linkNames(space.lowerCount + (options.stubs ? 1 : 0));
-  const data = `lowerdir=${lower},upperdir=upper,workdir=work,redirect_dir=off,metacopy=off,index=off`;
+  const how = inUserNamespace() ? 'userxattr,redirect_dir=nofollow' : 'redirect_dir=off';
+  const data = `lowerdir=${lower},upperdir=upper,workdir=work,${how},metacopy=off,index=off`;
   // What a step syncs need not reach the disk: after a crash its directory is thrown away. Linux knows this since 5.10.
   try {
     mount('overlay', 'merged', 'overlay', 0, `${data},volatile`);
@@ -51,7 +65,10 @@ export function mountSource(space: OverlaySpace, count: number): string {
   changeDirectory(space.directory);
   const names = linkNames(count, 's');
   if (count === 1) mount(join(space.directory, 's0'), 'source', null, mountFlags.bind, null);
-  else mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}`);
+  else {
+    const how = inUserNamespace() ? ',userxattr' : '';
+    mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}${how}`);
+  }
   return join(space.directory, 'source');
 }
 
@@ -98,15 +115,42 @@ export class MountPoints {
 export function mountSystem(root: string, space: OverlaySpace, points: MountPoints): void {
   points.prepare('proc', 'directory');
   mountDevices(points.prepare('dev', 'directory'));
-  const sys = points.prepare('sys', 'directory');
-  const quiet = mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec;
-  mount('/sys', sys, null, mountFlags.bind, null);
-  mount(null, sys, null, mountFlags.bind | mountFlags.remount | mountFlags.readOnly | quiet, null);
+  mountSys(points.prepare('sys', 'directory'));
   for (const name of space.files) {
     const path = resolveInRoot(root, `etc/${name}`, { followLast: true });
     if (path.stat !== undefined && !path.stat.isFile()) continue;
     mount(join(space.directory, name), points.prepare(`etc/${name}`, 'file'), null, mountFlags.bind, null);
   }
+}
+
+/**
+ * Binds /sys read-only, and nothing that is mounted below it. In a user namespace what came from outside is locked
+ * together (mount_namespaces(7)), so there all of it is bound and what is below covered: a user may own a part of
+ * the cgroup tree, and steps must not reach it.
+ */
+function mountSys(sys: string): void {
+  const quiet = mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec;
+  const whole = inUserNamespace() ? mountFlags.recursive : 0;
+  mount('/sys', sys, null, mountFlags.bind | whole, null);
+  mount(null, sys, null, mountFlags.bind | mountFlags.remount | mountFlags.readOnly | quiet, null);
+  for (const path of mountedBelow(sys))
+    if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true)
+      mount('tmpfs', path, 'tmpfs', mountFlags.readOnly, 'size=0');
+}
+
+/** The outermost mount points below a path, in the calling thread's mount namespace. */
+function mountedBelow(path: string): string[] {
+  const points = readFileSync('/proc/thread-self/mountinfo', 'utf8')
+    .split('\n')
+    .map((line) => unescapeOctal(line.split(' ')[4] ?? ''))
+    .filter((point) => point.startsWith(`${path}/`))
+    .sort();
+  return points.filter((point) => !points.some((other) => point.startsWith(`${other}/`)));
+}
+
+/** mountinfo writes blanks and the like as \\040 (proc_pid_mountinfo(5)). */
+function unescapeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
 }
 
 function mountDevices(dev: string): void {
@@ -122,7 +166,8 @@ function mountDevices(dev: string): void {
     join(dev, 'pts'),
     'devpts',
     mountFlags.noSuid | mountFlags.noExec,
-    'newinstance,ptmxmode=0666,mode=0620,gid=5',
+    // The group tty, where there is one.
+    `newinstance,ptmxmode=0666,mode=0620${hasId(idMap('gid'), 5) ? ',gid=5' : ''}`,
   );
   mount(
     'shm',

@@ -1,7 +1,7 @@
-import { chmodSync, chownSync, existsSync, mkdirSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parentPort } from 'node:worker_threads';
-import { resolveInRoot } from '../../src/os/index.ts';
+import { resolveInRoot, setOwner } from '../../src/os/index.ts';
 import { BuildError, plainError, workerLoaded } from '../../src/support/index.ts';
 import { copyInto, resolveUser, treeDigest } from '../context/index.ts';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.ts';
@@ -78,6 +78,6 @@ function makeDirectory(root: string, task: Extract<WorkerTask, { kind: 'mkdir' }
   for (const path of missing) {
     mkdirSync(path);
     chmodSync(path, 0o755);
-    chownSync(path, owner.uid, owner.gid);
+    setOwner(path, owner);
   }
 }

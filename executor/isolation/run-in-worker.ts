@@ -4,14 +4,18 @@ import type { Readable } from 'node:stream';
 import {
   changeDirectory,
   dropBoundingCapability,
+  hasId,
+  hasSingleId,
+  idMap,
   pivotRoot,
   setHostname,
   setThreadCapabilities,
   setThreadIdentity,
+  unmappedId,
   unmount,
 } from '../../src/os/index.ts';
 import { BuildError, EnvironmentError, systemErrorCode } from '../../src/support/index.ts';
-import { resolveUser } from '../context/index.ts';
+import { resolveUser, type UserIdentity } from '../context/index.ts';
 import type { OverlaySpace } from './messages.ts';
 import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
 import type { RunResult, RunStep } from './types.ts';
@@ -49,6 +53,7 @@ export class ContainerRun {
   /** @throws BuildError `E_RUN_START`, `E_USER_NOT_FOUND`; EnvironmentError `E_ISOLATION_…`. */
   async run(): Promise<RunResult> {
     enterNamespaces('processes');
+    readIds();
     const root = mountOverlay(this.#space, { stubs: true });
     const points = new MountPoints(root);
     mountSystem(root, this.#space, points);
@@ -62,7 +67,7 @@ export class ContainerRun {
       const user = resolveUser('/', this.#step.user, this.#step.where);
       if (!existsSync(this.#step.workingDirectory))
         mkdirSync(this.#step.workingDirectory, { recursive: true });
-      dropPrivileges(user);
+      dropPrivileges(user, this.#step.where);
       return await this.#execute({ HOME: user.home, ...this.#step.env });
     } finally {
       this.stop();
@@ -186,11 +191,23 @@ function enterRoot(root: string): void {
   changeDirectory('/');
 }
 
-function dropPrivileges(user: { uid: number; gid: number; groups: readonly number[] }): void {
+/** Reads what is known of ids while /proc is that of the executor; from then on it is remembered. */
+function readIds(): void {
+  hasSingleId();
+  idMap('gid');
+}
+
+/** @throws EnvironmentError `E_ID_UNMAPPED` for a user or group that this user namespace lacks. */
+function dropPrivileges({ uid, gid, groups }: UserIdentity, where: string): void {
+  if (!hasId(idMap('uid'), uid)) throw unmappedId(`user ${uid}`, where);
+  const unmapped = [gid, ...groups].find((id) => !hasId(idMap('gid'), id));
+  if (unmapped !== undefined && (unmapped === gid || !hasSingleId()))
+    throw unmappedId(`group ${unmapped}`, where);
   for (let capability = 0; capability <= lastCapability; capability++)
     if (!defaultCapabilities.includes(capability)) dropBoundingCapability(capability);
   const mask = defaultCapabilities.reduce((set, capability) => set | (1n << BigInt(capability)), 0n);
   // Only this thread changes: the child inherits from it. Ids first, while the right to change them is still there.
-  setThreadIdentity(user);
-  if (user.uid === 0) setThreadCapabilities({ permitted: mask, effective: mask, inheritable: 0n });
+  // A user namespace with a single id may set no supplementary groups.
+  setThreadIdentity({ uid, gid, groups: hasSingleId() ? undefined : groups });
+  if (uid === 0) setThreadCapabilities({ permitted: mask, effective: mask, inheritable: 0n });
 }

@@ -7,9 +7,10 @@ import {
   readlinkSync,
   readSync,
 } from 'node:fs';
-import { deviceNumbers, getXattr, listXattrs } from '../os/index.ts';
+import { deviceNumbers, getXattr, ownerOf } from '../os/index.ts';
 import { BuildError } from '../support/index.ts';
 import type { TarEntry, TarEntryType } from './tar-reader.ts';
+import { imageXattrs, opaqueAttribute, ownOverlayMark } from './xattrs.ts';
 
 /** One entry of a layer about to be written, and where its content is. */
 export interface Change {
@@ -27,8 +28,6 @@ export interface DiffRequest {
   readonly mountPoints?: readonly string[];
   /** No modification time in the layer is later than this, in seconds since the epoch. */
   readonly clampTime?: number;
-  /** Prefix of overlayfs' own attributes. */
-  readonly overlayPrefix?: string;
 }
 
 const noXattrs: ReadonlyMap<string, Buffer> = new Map();
@@ -64,7 +63,7 @@ class DiffWalk {
     this.#upper = latin1(request.upper);
     this.#mountPoints = new Set((request.mountPoints ?? []).map((path) => latin1(path.replace(/^\/+/, ''))));
     this.#clamp = request.clampTime === undefined ? undefined : BigInt(request.clampTime) * 1_000_000_000n;
-    this.#opaque = `${request.overlayPrefix ?? 'trusted.overlay.'}opaque`;
+    this.#opaque = opaqueAttribute(ownOverlayMark());
   }
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
@@ -119,8 +118,7 @@ class DiffWalk {
       !opaque &&
       below !== undefined &&
       lower.nearest === below &&
-      sameMetadata(stat, lstatSync(Buffer.from(below, 'latin1'), { bigint: true })) &&
-      sameXattrs(entry.xattrs, this.#xattrs(Buffer.from(below, 'latin1')));
+      this.#sameMetadata(stat, entry, Buffer.from(below, 'latin1'));
     return same && children.length === 0 ? [] : [{ entry }, ...children];
   }
 
@@ -137,34 +135,34 @@ class DiffWalk {
       link: first ?? (type === 'symlink' ? readlinkSync(bytes, 'buffer') : nothing),
       type: first === undefined ? type : 'hardlink',
       mode: Number(stat.mode) & 0o7777,
-      uid: Number(stat.uid),
-      gid: Number(stat.gid),
+      ...ownerOf(bytes, stat),
       size: type === 'file' && first === undefined ? Number(stat.size) : 0,
       modified: this.#clamp !== undefined && stat.mtimeNs > this.#clamp ? this.#clamp : stat.mtimeNs,
       major,
       minor,
-      xattrs: first === undefined ? this.#xattrs(bytes) : noXattrs,
+      xattrs: first === undefined ? imageXattrs(bytes) : noXattrs,
     };
   }
 
-  /** The attributes a layer keeps: capabilities, ACLs and the users' own; not those of overlayfs or of the host's security modules. */
-  #xattrs(bytes: Buffer): ReadonlyMap<string, Buffer> {
-    const names = listXattrs(bytes).filter(
-      (name) =>
-        name === 'security.capability' ||
-        name.startsWith('system.posix_acl_') ||
-        (name.startsWith('user.') && !name.startsWith('user.overlay.')),
+  /** Whether mode, owner, time and attributes are those of a path below. */
+  #sameMetadata(stat: BigIntStats, entry: TarEntry, below: Buffer): boolean {
+    const lower = lstatSync(below, { bigint: true });
+    const owner = ownerOf(below, lower);
+    return (
+      stat.mode === lower.mode &&
+      stat.mtimeNs === lower.mtimeNs &&
+      entry.uid === owner.uid &&
+      entry.gid === owner.gid &&
+      sameXattrs(entry.xattrs, imageXattrs(below))
     );
-    if (names.length === 0) return noXattrs;
-    return new Map(names.map((name) => [name, getXattr(bytes, name) ?? nothing]));
   }
 
   #unchanged(path: string, stat: BigIntStats, entry: TarEntry, lowerPath: string): boolean {
     const lowerBytes = Buffer.from(lowerPath, 'latin1');
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
-    if (!sameMetadata(stat, lower) || stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
-    if (!sameXattrs(entry.xattrs, this.#xattrs(lowerBytes))) return false;
+    if (stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
+    if (!this.#sameMetadata(stat, entry, lowerBytes)) return false;
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }
@@ -218,10 +216,6 @@ function typeOf(stat: BigIntStats): TarEntryType {
   if (stat.isSymbolicLink()) return 'symlink';
   if (stat.isFIFO()) return 'fifo';
   return stat.isBlockDevice() ? 'block' : 'character';
-}
-
-function sameMetadata(a: BigIntStats, b: BigIntStats): boolean {
-  return a.mode === b.mode && a.uid === b.uid && a.gid === b.gid && a.mtimeNs === b.mtimeNs;
 }
 
 function sameXattrs(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {

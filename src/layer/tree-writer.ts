@@ -1,10 +1,7 @@
 import {
   chmodSync,
-  chownSync,
   closeSync,
   fchmodSync,
-  fchownSync,
-  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -16,9 +13,10 @@ import {
   writeSync,
 } from 'node:fs';
 import { constants } from 'node:fs';
-import { makeNode, setTimes, setXattr } from '../os/index.ts';
-import { KilnError, systemErrorCode } from '../support/index.ts';
+import { hasSingleId, inUserNamespace, makeNode, setOwner, setTimes, setXattr } from '../os/index.ts';
+import { BuildError, KilnError, systemErrorCode } from '../support/index.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
+import { opaqueAttribute, type OverlayMark, writtenOverlayMarks } from './xattrs.ts';
 
 export interface TreeWriterOptions {
   /** The directory that is `/` for everything in the archive. */
@@ -30,8 +28,6 @@ export interface TreeWriterOptions {
    * `none` takes them as ordinary names.
    */
   readonly whiteouts: 'overlay' | 'none';
-  /** Prefix of overlayfs' own attributes: `trusted.overlay.`, or `user.overlay.` in a user namespace. */
-  readonly overlayPrefix?: string;
 }
 
 const maximumLinks = 40;
@@ -60,11 +56,14 @@ export class TreeWriter implements TarHandler {
   readonly #root: string;
   readonly #destination: string;
   readonly #whiteouts: boolean;
-  readonly #overlayPrefix: string;
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
   readonly #directoryTimes: [string, bigint][] = [];
   #file: { fd: number; path: string; entry: TarEntry } | undefined;
+  /** Device nodes that could not be made, as paths below the root. */
+  readonly #skipped = new Set<string>();
+  readonly #marks = new Set<OverlayMark>(writtenOverlayMarks());
+  #maximumId = 0;
   entries = 0;
   bytes = 0;
 
@@ -72,7 +71,21 @@ export class TreeWriter implements TarHandler {
     this.#root = Buffer.from(options.root).toString('latin1');
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
     this.#whiteouts = options.whiteouts === 'overlay';
-    this.#overlayPrefix = options.overlayPrefix ?? 'trusted.overlay.';
+  }
+
+  /** Which of overlayfs' attributes mark every opaque directory that was written. */
+  get overlayMarks(): readonly OverlayMark[] {
+    return [...this.#marks];
+  }
+
+  /** The largest user or group id that a file belongs to. */
+  get maximumId(): number {
+    return this.#maximumId;
+  }
+
+  /** Device nodes of a layer that a user namespace cannot have; everybody else's builds leave them out, too. */
+  get skippedDevices(): number {
+    return this.#skipped.size;
   }
 
   entry(entry: TarEntry): void {
@@ -104,7 +117,7 @@ export class TreeWriter implements TarHandler {
     this.#file = undefined;
     const { fd, path, entry } = file;
     try {
-      if (entry.uid !== 0 || entry.gid !== 0) fchownSync(fd, entry.uid, entry.gid);
+      if (entry.uid !== 0 || entry.gid !== 0) this.#setOwner(this.#bytes(path), entry);
       fchmodSync(fd, entry.mode);
     } finally {
       closeSync(fd);
@@ -179,7 +192,7 @@ export class TreeWriter implements TarHandler {
 
   #whiteout(parent: string, name: string): void {
     if (name === opaqueName) {
-      setXattr(this.#bytes(parent), `${this.#overlayPrefix}opaque`, Buffer.from('y'));
+      this.#markOpaque(this.#bytes(parent));
       return;
     }
     // Other names of this form belong to aufs and mean nothing to anyone else.
@@ -189,6 +202,17 @@ export class TreeWriter implements TarHandler {
     const path = parent === '' ? hidden : `${parent}/${hidden}`;
     // Within one layer an entry wins over a whiteout of the same name, whichever comes first.
     if (this.#stat(path) === undefined) makeNode(this.#bytes(path), constants.S_IFCHR, 0, 0);
+  }
+
+  #markOpaque(directory: Buffer): void {
+    for (const mark of this.#marks)
+      try {
+        setXattr(directory, opaqueAttribute(mark), Buffer.from('y'));
+      } catch (error) {
+        // Some file systems keep no attributes of users: the layer then serves root's own builds alone.
+        if (mark !== 'user' || this.#marks.size === 1 || systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
+        this.#marks.delete(mark);
+      }
   }
 
   #create(path: string, entry: TarEntry): void {
@@ -225,15 +249,25 @@ export class TreeWriter implements TarHandler {
         // Device 0:0 is how overlayfs marks a deleted file; an archive may not forge it.
         if (this.#whiteouts && entry.type === 'character' && entry.major === 0 && entry.minor === 0)
           throw unsafe(path, 'a character device 0:0');
-        makeNode(
-          target,
-          (entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK) | 0o600,
-          entry.major,
-          entry.minor,
-        );
+        if (!this.#makeDevice(path, entry)) return;
         break;
     }
     this.#applyMetadata(path, entry);
+  }
+
+  /** @returns false when the user namespace may not make it and it can be left out. */
+  #makeDevice(path: string, entry: TarEntry): boolean {
+    const type = entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK;
+    try {
+      makeNode(this.#bytes(path), type | 0o600, entry.major, entry.minor);
+      return true;
+    } catch (error) {
+      if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
+      // A base's layer goes into the image as it is, whatever was unpacked of it; what ADD unpacks makes the layer.
+      if (!this.#whiteouts) throw deviceRefused(path);
+      this.#skipped.add(path);
+      return false;
+    }
   }
 
   #remove(path: string, existing: Stats): void {
@@ -248,6 +282,7 @@ export class TreeWriter implements TarHandler {
     const parent = this.#directory(this.#prefixed(components.slice(0, -1)));
     const source = parent === '' ? name : `${parent}/${name}`;
     const stat = this.#stat(source);
+    if (stat === undefined && this.#skipped.has(source)) return;
     if (stat === undefined || stat.isDirectory())
       throw unsafe(entry.path.toString('latin1'), 'a hard link to what is no file of the archive');
     linkSync(this.#bytes(source), target);
@@ -255,22 +290,29 @@ export class TreeWriter implements TarHandler {
 
   #applyMetadata(path: string, entry: TarEntry): void {
     const target = this.#bytes(path);
-    if (entry.type === 'symlink') {
-      if (entry.uid !== 0 || entry.gid !== 0) lchownSync(target, entry.uid, entry.gid);
-    } else {
-      chownSync(target, entry.uid, entry.gid);
-      chmodSync(target, entry.mode);
-    }
+    if (entry.type !== 'symlink' || entry.uid !== 0 || entry.gid !== 0) this.#setOwner(target, entry);
+    if (entry.type !== 'symlink') chmodSync(target, entry.mode);
     this.#applyXattrs(path, entry);
     if (entry.type === 'directory') this.#directoryTimes.push([path, entry.modified]);
     else setTimes(target, entry.modified, entry.modified);
   }
 
+  #setOwner(target: Buffer, entry: TarEntry): void {
+    this.#maximumId = Math.max(this.#maximumId, entry.uid, entry.gid);
+    setOwner(target, entry);
+  }
+
   #applyXattrs(path: string, entry: TarEntry): void {
     for (const [name, value] of entry.xattrs) {
       // overlayfs' own attributes would let an archive redirect or hide what is below it.
-      if (name.startsWith('trusted.') || name.startsWith('user.overlay.') || name === 'security.selinux')
+      if (
+        name.startsWith('trusted.') ||
+        /^user\.(?:overlay|kiln)\./.test(name) ||
+        name === 'security.selinux'
+      )
         continue;
+      // An access control list can only name ids that there are.
+      if (name.startsWith('system.posix_acl_') && hasSingleId()) continue;
       try {
         setXattr(this.#bytes(path), name, value);
       } catch (error) {
@@ -278,6 +320,16 @@ export class TreeWriter implements TarHandler {
       }
     }
   }
+}
+
+function deviceRefused(path: string): BuildError {
+  return new BuildError(
+    `the archive holds the device node ${Buffer.from(path, 'latin1').toString()}, which a user namespace may not make`,
+    {
+      code: 'E_DEVICE_NODE',
+      remedy: 'Leave it out of the archive, or build as root of the machine.',
+    },
+  );
 }
 
 /** The components of an archive's path. @throws KilnError `E_TAR_UNSAFE` for `..`. */

@@ -7,10 +7,11 @@ import { FileLock } from './file-lock.ts';
 import { join } from './flight.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
 import { Lease } from './leases.ts';
+import { type LowerFacts, lowerFacts, parseLowerFacts, servesHere } from './lower.ts';
 import { explained, syncDirectory, unlessMissing } from './storage.ts';
 
 /** What the marker of a complete layer says. */
-export interface LayerSeal {
+export interface LayerSeal extends LowerFacts {
   readonly diffID: DiffID;
   /** Tar entries that were unpacked. */
   readonly entries: number;
@@ -64,10 +65,10 @@ export class LayerDirectory {
     return text === undefined ? undefined : parseSeal(text, diffID);
   }
 
-  /** Leases a complete layer; undefined when there is none. */
+  /** Leases a complete layer that this process can mount; undefined when there is none. */
   async lease(diffID: DiffID): Promise<Lease | undefined> {
     const lease = await Lease.tryAcquire(this.path(diffID));
-    if (lease === undefined || (await this.seal(diffID)) !== undefined) return lease;
+    if (lease === undefined || (await this.#serves(diffID))) return lease;
     await lease[Symbol.asyncDispose]();
     return undefined;
   }
@@ -83,8 +84,13 @@ export class LayerDirectory {
     provide: () => Promise<LayerFile & Partial<AsyncDisposable>>,
     signal?: AbortSignal,
   ): Promise<void> {
-    if ((await this.seal(diffID)) !== undefined) return;
+    if (await this.#serves(diffID)) return;
     await join(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
+  }
+
+  async #serves(diffID: DiffID): Promise<boolean> {
+    const seal = await this.seal(diffID);
+    return seal !== undefined && servesHere(seal);
   }
 
   async #unpackLocked(
@@ -95,7 +101,7 @@ export class LayerDirectory {
     await explained(this.#options.directory, async () => {
       const lockPath = joinPath(this.#ingest, `${digestHex(diffID)}.unpack.lock`);
       await using _lock = await FileLock.acquire(lockPath, signal);
-      if ((await this.seal(diffID)) !== undefined) return;
+      if (await this.#serves(diffID)) return;
       const source = await provide();
       try {
         await this.#unpack(diffID, source, signal);
@@ -114,14 +120,19 @@ export class LayerDirectory {
       expectedDiffID: diffID,
       ...(signal === undefined ? {} : { signal }),
     });
+    if (result.skippedDevices > 0)
+      this.#options.progress?.warn(
+        `layer ${diffID.slice(0, 19)} has ${result.skippedDevices} device nodes, which a user namespace may not make; steps will not see them`,
+      );
     if (this.#options.durable) await syncTree(layer);
-    await writeSeal(layer, { diffID, entries: result.entries, bytes: result.bytes }, this.#options.durable);
+    const { entries, bytes } = result;
+    await writeSeal(layer, { diffID, entries, bytes, ...lowerFacts(result) }, this.#options.durable);
     await this.#publish(layer, diffID, work.path);
   }
 
   async #publish(layer: string, diffID: DiffID, work: string): Promise<void> {
     const target = this.path(diffID);
-    // Only an unsealed directory can be in the way here: the lock is held and the seal was looked for.
+    // Only a directory that nobody here can mount can be in the way: the lock is held and the seal was looked for.
     if ((await unlessMissing(rename(target, joinPath(work, 'leftover')).then(() => true))) === true)
       await removeTree(joinPath(work, 'leftover'));
     await rename(layer, target);
@@ -134,7 +145,12 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
   try {
     const seal = JSON.parse(text) as Partial<LayerSeal> | null;
     if (seal?.diffID !== diffID || !Number.isSafeInteger(seal.entries)) return undefined;
-    return { diffID, entries: seal.entries ?? 0, bytes: Number(seal.bytes ?? 0) };
+    return {
+      diffID,
+      entries: seal.entries ?? 0,
+      bytes: Number(seal.bytes ?? 0),
+      ...parseLowerFacts(seal),
+    };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
     throw error;

@@ -1,0 +1,45 @@
+import { getXattr, inUserNamespace, listXattrs, ownerAttribute, type PathBytes } from '../os/index.ts';
+
+/**
+ * Where overlayfs keeps its own attributes: `trusted.overlay.`, or, for mounts of a user namespace (mount option
+ * `userxattr`), `user.overlay.` (Documentation/filesystems/overlayfs.rst, "User xattr").
+ */
+export type OverlayMark = 'trusted' | 'user';
+
+/** The attributes that overlay mounts of this process read and write. */
+export function ownOverlayMark(): OverlayMark {
+  return inUserNamespace() ? 'user' : 'trusted';
+}
+
+/** The attributes an unpacked layer gets: root writes both, so that builds in user namespaces can use its layers too. */
+export function writtenOverlayMarks(): readonly OverlayMark[] {
+  return inUserNamespace() ? ['user'] : ['trusted', 'user'];
+}
+
+/** The attribute of a directory that hides everything below it. */
+export function opaqueAttribute(mark: OverlayMark): string {
+  return `${mark}.overlay.opaque`;
+}
+
+/** True for attributes that belong to files of images: capabilities, ACLs and the users' own; not those of overlayfs, Kiln or the host's security modules. */
+function isImageAttribute(name: string): boolean {
+  return (
+    name === 'security.capability' ||
+    name.startsWith('system.posix_acl_') ||
+    (name.startsWith('user.') && !name.startsWith('user.overlay.') && name !== ownerAttribute)
+  );
+}
+
+const none: ReadonlyMap<string, Buffer> = new Map();
+
+/** The extended attributes of a path itself that a layer keeps. */
+export function imageXattrs(path: PathBytes): ReadonlyMap<string, Buffer> {
+  const names = listXattrs(path).filter(isImageAttribute);
+  if (names.length === 0) return none;
+  return new Map(
+    names.flatMap((name) => {
+      const value = getXattr(path, name);
+      return value === undefined ? [] : [[name, value] as const];
+    }),
+  );
+}

@@ -9,7 +9,7 @@ import { openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
-import { OverlayIsolation } from './isolation/index.ts';
+import { OverlayIsolation, singleIdStatement } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
 import type { BuildOptions } from './options.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
@@ -58,6 +58,8 @@ async function buildFrom(
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
   await using isolation = new OverlayIsolation();
+  const limits = singleIdStatement();
+  if (limits !== undefined) progress.warn(limits);
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, basename(options.dockerfile));
   const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
@@ -95,7 +97,8 @@ async function buildFrom(
     lookups,
     progress,
     controller: controller.controller,
-    cachePush: options.cache.push,
+    // What others would take for theirs must have the owners that theirs has.
+    cachePush: options.cache.push && (limits === undefined || isOwnCache(options)),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
@@ -107,6 +110,11 @@ async function buildFrom(
   const image = await assemble(target, result, session, options);
   const places = await exportImage(image, options, client, progress, controller.signal);
   return { image, places };
+}
+
+/** Whether layers are kept on the volume alone, where only builds with the same ids see them. */
+function isOwnCache({ cache, cacheDirectory }: BuildOptions): boolean {
+  return cache.location?.startsWith(`oci:${cacheDirectory}/`) === true;
 }
 
 /** A controller that the signal aborts too, and that lets go of the signal when disposed. */

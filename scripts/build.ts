@@ -16,6 +16,7 @@ await build({
     executor: 'executor/main.ts',
     warmer: 'warmer/main.ts',
     'rootfs-worker': 'executor/isolation/rootfs-worker.ts',
+    init: 'executor/isolation/init.ts',
     'unpack-worker': 'src/layer/unpack-worker.ts',
     'write-layer-worker': 'src/layer/write-layer-worker.ts',
   },

@@ -1,10 +1,11 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { promisify } from 'node:util';
 import { EnvironmentError, messageOf } from '../support/index.ts';
 import type { IdKind, IdRange } from './id-map.ts';
 import { becomeProgram } from './libc.ts';
+import { ownCommand } from './own-program.ts';
 import { type Account, readSubordinateMap } from './subordinate-ids.ts';
 import { findProgram, subordinateIdObstacles, userNamespaceObstacles } from './user-namespace-obstacles.ts';
 
@@ -147,11 +148,9 @@ function mapOwnId(pid: number, { uid, gid }: Account): Promise<void> {
   return Promise.resolve();
 }
 
-/** Becomes this same program with the same arguments; `process.execPath` may name the loader that it was started by. */
 function beginAnew(namespace: number): never {
-  const executable = readlinkSync('/proc/self/exe');
-  const args = readFileSync('/proc/self/cmdline', 'utf8').split('\0').slice(1, -1);
-  const nsenter = [`--user=/proc/self/fd/${namespace}`, '--preserve-credentials', '--', executable, ...args];
+  const { file, args } = ownCommand();
+  const nsenter = [`--user=/proc/self/fd/${namespace}`, '--preserve-credentials', '--', file, ...args];
   return becomeProgram(findProgram('nsenter') ?? 'nsenter', nsenter, { keepOpen: [namespace] });
 }
 

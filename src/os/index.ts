@@ -1,6 +1,7 @@
 export * from './enter-user-namespace.ts';
 export * from './id-map.ts';
 export * from './libc.ts';
+export * from './own-program.ts';
 export * from './owner.ts';
 export * from './safe-path.ts';
 export * from './subordinate-ids.ts';

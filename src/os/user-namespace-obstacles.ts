@@ -2,7 +2,7 @@ import { accessSync, constants, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { systemErrorCode } from '../support/index.ts';
 import { type Account, readSubordinateMap, subordinateFiles } from './subordinate-ids.ts';
-import { namespaces, unshare } from './libc.ts';
+import { mount, namespaces, unshare } from './libc.ts';
 
 /** Something that is in the way, and what would remove it. */
 export interface Obstacle {
@@ -78,6 +78,16 @@ export function processStatus(field: string): string | undefined {
 function isUnshareFiltered(): boolean {
   try {
     unshare(namespaces.user);
+  } catch (error) {
+    return systemErrorCode(error) === 'EPERM' || systemErrorCode(error) === 'ENOSYS';
+  }
+  return false;
+}
+
+/** Whether a seccomp filter refuses mount(2) whatever is mounted: the kernel itself looks at the path first. */
+export function isMountFiltered(): boolean {
+  try {
+    mount(null, '/proc/self/no-such-file', null, 0, null);
   } catch (error) {
     return systemErrorCode(error) === 'EPERM' || systemErrorCode(error) === 'ENOSYS';
   }

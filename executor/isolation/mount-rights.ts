@@ -10,11 +10,16 @@ import {
   type Obstacle,
   processStatus,
   restrictedByAppArmor,
-  rootlessUser,
   setXattr,
   userNamespaceObstacles,
 } from '../../src/os/index.ts';
-import { EnvironmentError, messageOf, randomName, systemErrorCode } from '../../src/support/index.ts';
+import {
+  EnvironmentError,
+  messageOf,
+  randomName,
+  rootlessUser,
+  systemErrorCode,
+} from '../../src/support/index.ts';
 
 /**
  * What this process may do with mounts, from best to worst: root of the machine; root of a user namespace; root of one

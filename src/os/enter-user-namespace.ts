@@ -2,31 +2,12 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { promisify } from 'node:util';
-import { EnvironmentError, messageOf } from '../support/index.ts';
+import { EnvironmentError, messageOf, rememberRootlessUser } from '../support/index.ts';
 import type { IdKind, IdRange } from './id-map.ts';
 import { becomeProgram } from './libc.ts';
 import { ownCommand } from './own-program.ts';
 import { type Account, readSubordinateMap } from './subordinate-ids.ts';
 import { findProgram, subordinateIdObstacles, userNamespaceObstacles } from './user-namespace-obstacles.ts';
-
-/** Tells the process that begins anew who it was before. Never passed on to steps. */
-const userVariable = 'KILN_ROOTLESS_USER';
-/** Tells it why it has a single id. */
-const singleIdVariable = 'KILN_SINGLE_ID_REASON';
-
-/** An ordinary user who has become root of a user namespace. */
-export interface RootlessUser {
-  readonly name: string;
-  /** Why there is no id but the user's own; undefined when there are subordinate ids. */
-  readonly singleIdReason: string | undefined;
-}
-
-/** Who this process was before {@link enterUserNamespace}; undefined when it never was an ordinary user. */
-export function rootlessUser(): RootlessUser | undefined {
-  const name = process.env[userVariable];
-  if (name === undefined || process.getuid?.() !== 0) return undefined;
-  return { name, singleIdReason: process.env[singleIdVariable] };
-}
 
 /**
  * Makes an ordinary user root of a user namespace. This process begins anew in it with the same arguments, process id,
@@ -53,9 +34,7 @@ export async function enterUserNamespace(signal?: AbortSignal): Promise<never> {
   namespace ??= await makeNamespace((pid) => mapOwnId(pid, account), signal).catch((error: unknown) => {
     throw error instanceof MappingError ? refused(error.message) : error;
   });
-  process.env[userVariable] = account.name;
-  if (reason === undefined) delete process.env[singleIdVariable];
-  else process.env[singleIdVariable] = reason;
+  rememberRootlessUser({ name: account.name, singleIdReason: reason });
   process.env.HOME ??= account.home;
   try {
     return beginAnew(namespace);

@@ -65,15 +65,6 @@ export async function runCommand(command: (signal: AbortSignal) => Promise<ExitC
   }
 }
 
-/**
- * Whether a command must be run by root, be it of a user namespace: all but those named, and what only asks for text about
- * the program.
- */
-export function needsRoot(argv: readonly string[], plainCommands: readonly string[]): boolean {
-  if (argv.some((word) => ['--help', '-h', '--version', '-V'].includes(word))) return false;
-  return argv[0] !== 'help' && !plainCommands.includes(argv[0] ?? '');
-}
-
 function signalCode(name: 'SIGINT' | 'SIGTERM'): ExitCode {
   return name === 'SIGINT' ? 130 : 143;
 }

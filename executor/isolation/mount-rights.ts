@@ -1,14 +1,15 @@
+import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { rm, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   formatIds,
   hasSingleId,
+  hasSysAdmin,
   idMap,
   inUserNamespace,
   isMountFiltered,
   type Obstacle,
-  processStatus,
   restrictedByAppArmor,
   setXattr,
   userNamespaceObstacles,
@@ -27,13 +28,10 @@ import {
  */
 export type MountRights = 'root' | 'namespace-root' | 'single-id' | 'user' | 'none';
 
-const sysAdmin = 21n;
-
 /** Looks at this process; mounts nothing. */
 export function mountRights(): MountRights {
   if (process.geteuid?.() !== 0) return 'user';
-  const effective = BigInt(`0x${processStatus('CapEff') ?? '0'}`);
-  if ((effective & (1n << sysAdmin)) === 0n) return 'none';
+  if (!hasSysAdmin()) return 'none';
   if (!inUserNamespace()) return 'root';
   return hasSingleId() ? 'single-id' : 'namespace-root';
 }
@@ -92,6 +90,13 @@ async function mountObstacle(error: unknown, scratch: string): Promise<Obstacle>
       remedy: 'Use the seccomp profile RuntimeDefault, which allows it together with SYS_ADMIN.',
     };
   const code = systemErrorCode(error);
+  const label = securityLabel();
+  if (code === 'EACCES' && label !== undefined)
+    return {
+      reason: `the security profile ${label} refuses mount(2)`,
+      remedy:
+        'Give the pod another: appArmorProfile Unconfined, or with SELinux the type container_engine_t.',
+    };
   const onOverlay = (await statfs(scratch)).type === overlayMagic;
   if (onOverlay && code !== 'EPERM' && code !== 'EACCES')
     return {
@@ -99,6 +104,17 @@ async function mountObstacle(error: unknown, scratch: string): Promise<Obstacle>
       remedy: 'Put it on a volume (emptyDir), with --scratch-dir.',
     };
   return (inUserNamespace() ? await namespaceObstacle(scratch) : undefined) ?? unknown(error);
+}
+
+/** AppArmor's profile or SELinux' context of this process; undefined when it has none. */
+function securityLabel(): string | undefined {
+  try {
+    const label = readFileSync('/proc/self/attr/current', 'latin1').replace(/[\0\n]+$/, '');
+    return label === '' || label === 'unconfined' ? undefined : label;
+  } catch (error) {
+    if (['EINVAL', 'ENOENT'].includes(systemErrorCode(error) ?? '')) return undefined; // no such module
+    throw error;
+  }
 }
 
 const overlayMagic = 0x794c7630;

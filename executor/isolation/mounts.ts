@@ -133,19 +133,23 @@ function mountSys(sys: string): void {
   const whole = inUserNamespace() ? mountFlags.recursive : 0;
   mount('/sys', sys, null, mountFlags.bind | whole, null);
   mount(null, sys, null, mountFlags.bind | mountFlags.remount | mountFlags.readOnly | quiet, null);
-  for (const path of mountedBelow(sys))
+  const below = mountPoints().filter((point) => point.startsWith(`${sys}/`));
+  for (const path of new Set(outermost(below)))
     if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true)
       mount('tmpfs', path, 'tmpfs', mountFlags.readOnly, 'size=0');
 }
 
-/** The outermost mount points below a path, in the calling thread's mount namespace. */
-function mountedBelow(path: string): string[] {
-  const points = readFileSync('/proc/thread-self/mountinfo', 'utf8')
+/** The mount points of the calling thread's mount namespace, as its root sees them. */
+export function mountPoints(): string[] {
+  return readFileSync('/proc/thread-self/mountinfo', 'utf8')
     .split('\n')
     .map((line) => unescapeOctal(line.split(' ')[4] ?? ''))
-    .filter((point) => point.startsWith(`${path}/`))
-    .sort();
-  return points.filter((point) => !points.some((other) => point.startsWith(`${other}/`)));
+    .filter((point) => point !== '');
+}
+
+/** Those paths that lie below no other one. */
+export function outermost(paths: readonly string[]): string[] {
+  return paths.filter((path) => !paths.some((other) => path.startsWith(`${other}/`)));
 }
 
 /** mountinfo writes blanks and the like as \\040 (proc_pid_mountinfo(5)). */

@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import {
-  changeDirectory,
   type Command,
   dropBoundingCapability,
   findProgram,
@@ -12,17 +11,16 @@ import {
   hasSingleId,
   idMap,
   nodeCommand,
-  pivotRoot,
   setHostname,
   setThreadCapabilities,
   setThreadIdentity,
   unmappedId,
-  unmount,
 } from '../../src/os/index.ts';
 import { BuildError, EnvironmentError, systemErrorCode } from '../../src/support/index.ts';
 import { resolveUser, type UserIdentity } from '../context/index.ts';
 import type { OverlaySpace } from './messages.ts';
 import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
+import { enterRoot } from './root.ts';
 import type { RunResult, RunStep } from './types.ts';
 
 /** The capabilities of a container by default (Docker's and containerd's list), by number. */
@@ -191,15 +189,6 @@ function initCommand(proc: string): Command {
     return nodeCommand(fileURLToPath(new URL(`./init${ending}`, import.meta.url)), [proc]);
   const script = '"$1" -t proc -o nosuid,nodev,noexec proc "$2" && echo ready && read -r _';
   return { file: shell, args: ['-c', script, 'init', mount, proc] };
-}
-
-/** Makes the mounted tree the root of the calling thread, and of the init, and lets go of everything else. */
-function enterRoot(root: string): void {
-  changeDirectory(root);
-  // Old and new root stacked on each other: no directory for the old one is needed (pivot_root(2), NOTES).
-  pivotRoot('.', '.');
-  unmount('.', { detach: true });
-  changeDirectory('/');
 }
 
 /** Reads what is known of ids while /proc is that of the executor; from then on it is remembered. */

@@ -16,7 +16,7 @@ import { constants } from 'node:fs';
 import { hasSingleId, inUserNamespace, makeNode, setOwner, setTimes, setXattr } from '../os/index.ts';
 import { BuildError, KilnError, systemErrorCode } from '../support/index.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
-import { opaqueAttribute, type OverlayMark, writtenOverlayMarks } from './xattrs.ts';
+import { opaqueAttribute, type OverlayMark, overlayMarks, writtenOverlayMarks } from './xattrs.ts';
 
 export interface TreeWriterOptions {
   /** The directory that is `/` for everything in the archive. */
@@ -63,6 +63,7 @@ export class TreeWriter implements TarHandler {
   /** Device nodes that could not be made, as paths below the root. */
   readonly #skipped = new Set<string>();
   readonly #marks = new Set<OverlayMark>(writtenOverlayMarks());
+  #opaque = false;
   #maximumId = 0;
   entries = 0;
   bytes = 0;
@@ -73,9 +74,9 @@ export class TreeWriter implements TarHandler {
     this.#whiteouts = options.whiteouts === 'overlay';
   }
 
-  /** Which of overlayfs' attributes mark every opaque directory that was written. */
+  /** Which of overlayfs' attributes mark every opaque directory that was written: all, where there is none. */
   get overlayMarks(): readonly OverlayMark[] {
-    return [...this.#marks];
+    return this.#opaque ? [...this.#marks] : overlayMarks;
   }
 
   /** The largest user or group id that a file belongs to. */
@@ -205,6 +206,7 @@ export class TreeWriter implements TarHandler {
   }
 
   #markOpaque(directory: Buffer): void {
+    this.#opaque = true;
     for (const mark of this.#marks)
       try {
         setXattr(directory, opaqueAttribute(mark), Buffer.from('y'));

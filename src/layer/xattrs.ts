@@ -1,4 +1,11 @@
-import { getXattr, inUserNamespace, listXattrs, ownerAttribute, type PathBytes } from '../os/index.ts';
+import {
+  getXattr,
+  hasSysAdmin,
+  inUserNamespace,
+  listXattrs,
+  ownerAttribute,
+  type PathBytes,
+} from '../os/index.ts';
 
 /**
  * Where overlayfs keeps its own attributes: `trusted.overlay.`, or, for mounts of a user namespace (mount option
@@ -6,14 +13,16 @@ import { getXattr, inUserNamespace, listXattrs, ownerAttribute, type PathBytes }
  */
 export type OverlayMark = 'trusted' | 'user';
 
-/** The attributes that overlay mounts of this process read and write. */
+export const overlayMarks: readonly OverlayMark[] = ['trusted', 'user'];
+
+/** The attributes that this process's overlay mounts read and write. Without SYS_ADMIN nobody sees trusted ones. */
 export function ownOverlayMark(): OverlayMark {
-  return inUserNamespace() ? 'user' : 'trusted';
+  return inUserNamespace() || !hasSysAdmin() ? 'user' : 'trusted';
 }
 
 /** The attributes an unpacked layer gets: root writes both, so that builds in user namespaces can use its layers too. */
 export function writtenOverlayMarks(): readonly OverlayMark[] {
-  return inUserNamespace() ? ['user'] : ['trusted', 'user'];
+  return ownOverlayMark() === 'user' ? ['user'] : overlayMarks;
 }
 
 /** The attribute of a directory that hides everything below it. */

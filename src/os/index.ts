@@ -3,6 +3,7 @@ export * from './id-map.ts';
 export * from './libc.ts';
 export * from './own-program.ts';
 export * from './owner.ts';
+export * from './process-status.ts';
 export * from './safe-path.ts';
 export * from './subordinate-ids.ts';
 export * from './sync.ts';

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { systemErrorCode } from '../support/index.ts';
 import { type Account, readSubordinateMap, subordinateFiles } from './subordinate-ids.ts';
 import { mount, namespaces, unshare } from './libc.ts';
+import { processStatus } from './process-status.ts';
 
 /** Something that is in the way, and what would remove it. */
 export interface Obstacle {
@@ -64,11 +65,6 @@ export function subordinateIdObstacles(account: Account): Obstacle[] {
       remedy: 'In a pod, set allowPrivilegeEscalation: true.',
     });
   return obstacles;
-}
-
-/** A field of `/proc/self/status`. */
-export function processStatus(field: string): string | undefined {
-  return new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
 }
 
 /**

@@ -2,7 +2,7 @@ import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
 import { type DiffID, type LayerCompression, digestHex } from '../oci/index.ts';
-import { type Progress, SingleFlight } from '../support/index.ts';
+import { type Progress, randomName, SingleFlight } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
 import { join } from './flight.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
@@ -68,7 +68,7 @@ export class LayerDirectory {
   /** Leases a complete layer that this process can mount; undefined when there is none. */
   async lease(diffID: DiffID): Promise<Lease | undefined> {
     const lease = await Lease.tryAcquire(this.path(diffID));
-    if (lease === undefined || (await this.#serves(diffID))) return lease;
+    if (lease === undefined || (await this.serves(diffID))) return lease;
     await lease[Symbol.asyncDispose]();
     return undefined;
   }
@@ -84,11 +84,12 @@ export class LayerDirectory {
     provide: () => Promise<LayerFile & Partial<AsyncDisposable>>,
     signal?: AbortSignal,
   ): Promise<void> {
-    if (await this.#serves(diffID)) return;
+    if (await this.serves(diffID)) return;
     await join(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
-  async #serves(diffID: DiffID): Promise<boolean> {
+  /** Whether a layer is complete, and this process can mount it. */
+  async serves(diffID: DiffID): Promise<boolean> {
     const seal = await this.seal(diffID);
     return seal !== undefined && servesHere(seal);
   }
@@ -101,7 +102,7 @@ export class LayerDirectory {
     await explained(this.#options.directory, async () => {
       const lockPath = joinPath(this.#ingest, `${digestHex(diffID)}.unpack.lock`);
       await using _lock = await FileLock.acquire(lockPath, signal);
-      if (await this.#serves(diffID)) return;
+      if (await this.serves(diffID)) return;
       const source = await provide();
       try {
         await this.#unpack(diffID, source, signal);
@@ -127,14 +128,17 @@ export class LayerDirectory {
     if (this.#options.durable) await syncTree(layer);
     const { entries, bytes } = result;
     await writeSeal(layer, { diffID, entries, bytes, ...lowerFacts(result) }, this.#options.durable);
-    await this.#publish(layer, diffID, work.path);
+    await this.#publish(layer, diffID);
   }
 
-  async #publish(layer: string, diffID: DiffID, work: string): Promise<void> {
+  async #publish(layer: string, diffID: DiffID): Promise<void> {
     const target = this.path(diffID);
-    // Only a directory that nobody here can mount can be in the way: the lock is held and the seal was looked for.
-    if ((await unlessMissing(rename(target, joinPath(work, 'leftover')).then(() => true))) === true)
-      await removeTree(joinPath(work, 'leftover'));
+    // What is in the way was never finished, or serves others alone: builds that have it mounted go on with it.
+    const replaced = joinPath(this.#ingest, randomName('replaced-'));
+    if ((await unlessMissing(rename(target, replaced).then(() => true))) === true) {
+      await using unused = await Lease.tryAcquireExclusive(replaced);
+      if (unused !== undefined) await removeTree(replaced);
+    }
     await rename(layer, target);
     if (this.#options.durable) await syncDirectory(this.#root);
   }

@@ -177,8 +177,7 @@ async function requireSpace(target: PullTarget, layers: readonly Layer[], unpack
   let needed = 0;
   for (const layer of layers) {
     if (!(await target.layout.blobs.has(layer))) needed += layer.size;
-    if (unpack && (await target.layers.seal(layer.diffID)) === undefined)
-      needed += layer.size * expectedExpansion;
+    if (unpack && !(await target.layers.serves(layer.diffID))) needed += layer.size * expectedExpansion;
   }
   if (needed === 0) return;
   const { bavail, bsize } = await statfs(target.directory);

@@ -10,6 +10,7 @@ import {
   hasId,
   hasSingleId,
   idMap,
+  joinNewKeyring,
   nodeCommand,
   setHostname,
   setThreadCapabilities,
@@ -56,6 +57,7 @@ export class ContainerRun {
   /** @throws BuildError `E_RUN_START`, `E_USER_NOT_FOUND`; EnvironmentError `E_ISOLATION_…`. */
   async run(): Promise<RunResult> {
     enterNamespaces('processes');
+    leaveKeys();
     readIds();
     const root = mountOverlay(this.#space, { stubs: true });
     const points = new MountPoints(root);
@@ -189,6 +191,19 @@ function initCommand(proc: string): Command {
     return nodeCommand(fileURLToPath(new URL(`./init${ending}`, import.meta.url)), [proc]);
   const script = '"$1" -t proc -o nosuid,nodev,noexec proc "$2" && echo ready && read -r _';
   return { file: shell, args: ['-c', script, 'init', mount, proc] };
+}
+
+/** Keys of the session that the executor was started in are not the step's. */
+function leaveKeys(): void {
+  try {
+    joinNewKeyring();
+  } catch (error) {
+    throw new EnvironmentError('a step could be given no keyring of its own', {
+      code: 'E_ISOLATION_KEYRING',
+      cause: error,
+      remedy: 'Raise kernel.keys.maxkeys, or have fewer keys: see /proc/key-users.',
+    });
+  }
 }
 
 /** Reads what is known of ids while /proc is that of the executor; from then on it is remembered. */

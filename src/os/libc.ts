@@ -131,13 +131,30 @@ const systemCallNumbers: Readonly<
         setresgid: number;
         setgroups: number;
         capset: number;
+        keyctl: number;
         openat2: number;
       }
     | undefined
   >
 > = {
-  x64: { pivot_root: 155, setresuid: 117, setresgid: 119, setgroups: 116, capset: 126, openat2: 437 },
-  arm64: { pivot_root: 41, setresuid: 147, setresgid: 149, setgroups: 159, capset: 91, openat2: 437 },
+  x64: {
+    pivot_root: 155,
+    setresuid: 117,
+    setresgid: 119,
+    setgroups: 116,
+    capset: 126,
+    keyctl: 250,
+    openat2: 437,
+  },
+  arm64: {
+    pivot_root: 41,
+    setresuid: 147,
+    setresgid: 149,
+    setgroups: 159,
+    capset: 91,
+    keyctl: 219,
+    openat2: 437,
+  },
 };
 
 function numbers(): NonNullable<(typeof systemCallNumbers)[string]> {
@@ -230,6 +247,19 @@ export function setThreadCapabilities(sets: {
     data.writeUInt32LE(word(sets.inheritable), 12 * half + 8);
   }
   check(bound.syscall2(numbers().capset, header, data) as number, 'capset');
+}
+
+/**
+ * Gives the calling thread, and the processes it starts, a new and empty session keyring (keyrings(7)).
+ *
+ * @returns false when seccomp, as in containers, refuses all keyrings anyway.
+ */
+export function joinNewKeyring(): boolean {
+  const result = Number(bound.syscall3(numbers().keyctl, 1, 0, 0));
+  if (result !== -1) return true;
+  const errno = koffi.errno();
+  if (errno === koffi.os.errno.EPERM || errno === koffi.os.errno.ENOSYS) return false;
+  throw new SystemCallError('keyctl', errno);
 }
 
 /** prctl(PR_SET_DUMPABLE, 0): no other process of the same user may look into this one. */

@@ -1,5 +1,4 @@
 import { readFileSync, readlinkSync } from 'node:fs';
-import { resolve } from 'node:path';
 
 /** A program and its arguments. */
 export interface Command {
@@ -16,9 +15,7 @@ export function ownCommand(): Command {
   return { file: readlinkSync('/proc/self/exe'), args };
 }
 
-/** The command that runs another script with the same Node and the same flags of it. */
+/** The command that runs another script with the same Node. */
 export function nodeCommand(script: string, args: readonly string[]): Command {
-  const { file, args: own } = ownCommand();
-  const main = own.findIndex((word) => resolve(word) === process.argv[1]);
-  return { file, args: [...own.slice(0, Math.max(main, 0)), script, ...args] };
+  return { file: ownCommand().file, args: [script, ...args] };
 }

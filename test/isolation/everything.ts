@@ -20,6 +20,9 @@ export async function pushFullBase(workshop: Workshop): Promise<string> {
     echo gone > app/old/gone && echo hidden > opq/hidden && echo linked > app/one && ln app/one app/two
     cp bin/busybox bin/ping && setcap cap_net_raw+ep bin/ping && cp bin/busybox bin/su && chmod 4755 bin/su
     mkfifo app/fifo
+    for file in /usr/bin/keyctl $(ldd /usr/bin/keyctl | grep -o '/[^ ]*'); do
+      mkdir -p .$(dirname $file) && cp -L $file .$file
+    done
     cd ../upper && mkdir -p app opq && touch app/.wh.old opq/.wh..wh..opq && echo new > opq/new
     cd .. && for layer in lower upper; do
       tar -C $layer --xattrs --xattrs-include='*' --numeric-owner --sort=name --mtime=@1700000000 -czf $layer.tar.gz .

@@ -199,11 +199,20 @@ describe('an ordinary user with subordinate ids', () => {
       'ls /sys/fs/cgroup | grep .',
       'echo 1 > /proc/sys/kernel/panic',
       'cat /proc/1/environ | grep .',
+      'keyctl search @s user of-the-session',
     ];
     const context = await contextOf({
-      Dockerfile: ['FROM %BASE%', ...attempts.map((attempt) => `RUN ! { ${attempt}; }`)].join('\n'),
+      Dockerfile: [
+        'FROM %BASE%',
+        'RUN keyctl add user of-the-step value @s && keyctl search @s user of-the-step',
+        ...attempts.map((attempt) => `RUN ! { ${attempt}; }`),
+      ].join('\n'),
     });
-    const built = await build(context, ['--no-push'], { env: { REGISTRY_PASSWORD: secret } });
+    const session = 'keyctl add user of-the-session value @s && exec "$@"';
+    const built = await build(context, ['--no-push'], {
+      env: { REGISTRY_PASSWORD: secret },
+      under: [...user.under, 'keyctl', 'session', '-', 'sh', '-c', session, 'sh'],
+    });
     assert.equal(built.code, 0, built.stderr);
   });
 });

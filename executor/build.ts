@@ -3,7 +3,7 @@ import { basename, dirname } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
-import type { Progress } from '../src/support/index.ts';
+import { type Progress, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
@@ -12,13 +12,15 @@ import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
 import { OverlayIsolation, singleIdStatement } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
 import type { BuildOptions } from './options.ts';
+import { openNode } from './node.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { BuildSession } from './session.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
 import { openVolumes } from './volumes.ts';
+import { waitForWarmer } from './wait-for-warmer.ts';
 
-export const creator = 'kiln/0.1.0';
+export const creator = `kiln/${version}`;
 
 /** What one build came to. */
 export interface BuildOutcome {
@@ -63,8 +65,11 @@ async function buildFrom(
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, basename(options.dockerfile));
   const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
+  if (options.waitForWarmerSeconds !== undefined)
+    await waitForWarmer(options.cacheDirectory, options.waitForWarmerSeconds, progress, controller.signal);
   await using volumes = await openVolumes(options, progress);
-  const bases = new BaseResolver(volumes.all, client, progress);
+  await using node = openNode(options, volumes, progress, controller.signal);
+  await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
   const cache =
     options.cache.location === undefined
       ? undefined
@@ -81,6 +86,7 @@ async function buildFrom(
     consumed,
     signal: controller.signal,
   });
+  node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   await using scratch = await volumes.scratch();
@@ -98,7 +104,8 @@ async function buildFrom(
     progress,
     controller: controller.controller,
     // What others would take for theirs must have the owners that theirs has.
-    cachePush: options.cache.push && (limits === undefined || isOwnCache(options)),
+    cachePush:
+      options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
@@ -109,12 +116,8 @@ async function buildFrom(
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
   const places = await exportImage(image, options, client, progress, controller.signal);
+  if (node.presence !== undefined) node.presence.succeeded = true;
   return { image, places };
-}
-
-/** Whether layers are kept on the volume alone, where only builds with the same ids see them. */
-function isOwnCache({ cache, cacheDirectory }: BuildOptions): boolean {
-  return cache.location?.startsWith(`oci:${cacheDirectory}/`) === true;
 }
 
 /** A controller that the signal aborts too, and that lets go of the signal when disposed. */

@@ -1,8 +1,9 @@
 import { fileLayer, writeLayer } from '../src/layer/index.ts';
 import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
-import { BuildError, messageOf } from '../src/support/index.ts';
+import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from './context/index.ts';
+import { forecast } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { CopySource, Rootfs, RunStep } from './isolation/index.ts';
 import { copyContentDefinition, type PlannedStage, type PlannedStep } from './plan.ts';
@@ -73,11 +74,14 @@ export class StageBuilder {
     return { stack: this.#stack, steps: this.#made };
   }
 
-  /** Starts the stages that a step which cannot hit copies from, so that they run beside this one. */
+  /**
+   * Starts the stages that steps copy from which are not taken from the cache for certain, so that they run beside this
+   * one, and so that every stage that is built is known before anything is taken from the cache.
+   */
   #startSources(): void {
-    for (const step of this.#stage.steps)
-      if (step.source?.kind === 'stage' && this.#session.resultFor(step)?.outcome !== 'hit')
-        this.#session.startStage(step.source.stage);
+    const { certain } = forecast(this.#stage, this.#session.resultFor);
+    for (const step of this.#stage.steps.slice(certain))
+      if (step.source?.kind === 'stage') this.#session.startStage(step.source.stage);
   }
 
   async #perform(step: PlannedStep): Promise<StackedLayer> {
@@ -87,7 +91,7 @@ export class StageBuilder {
     const started = performance.now();
     const seconds = (): number => (performance.now() - started) / 1000;
     try {
-      const reused = await this.#reuse(step, this.#session.resultFor(step));
+      const reused = await this.#reuseByKey(step);
       if (reused !== undefined) return this.#cached(step, reused, seconds());
       const byContent =
         step.operation.kind === 'copy' ? await this.#reuseByContent(step, step.operation) : undefined;
@@ -99,8 +103,23 @@ export class StageBuilder {
     } catch (error) {
       if (!signal.aborted)
         progress.emit({ type: 'step-end', step: step.id, outcome: 'failed', seconds: seconds() });
-      throw error;
+      throw atStep(error, step);
     }
+  }
+
+  /** What the cache has under a step's key, unless that is a copy from another build of a stage that this one built too. */
+  async #reuseByKey(step: PlannedStep): Promise<Reused | undefined> {
+    const result = this.#session.resultFor(step);
+    const { source } = step;
+    if (
+      result?.outcome === 'hit' &&
+      source?.kind === 'stage' &&
+      (await this.#session.isMadeHere(source.stage))
+    ) {
+      this.tellLookup(step, 'other-rootfs', 'its source was built anew');
+      return undefined;
+    }
+    return this.#reuse(step, result);
   }
 
   /** The layer of a hit, when it was made on exactly the rootfs that this build has here. */
@@ -238,7 +257,8 @@ export class StageBuilder {
       unpackArchives: operation.unpackArchives,
       where: step.where,
     };
-    await rootfs.copy(source, request, this.#session.signal);
+    const stamp = await rootfs.copy(source, request, this.#session.signal);
+    if (step.stamp !== undefined && step.stamp !== stamp) this.#session.doNotStore(step);
   }
 
   #query(step: PlannedStep, operation: CopyOperation, root: string): SourceQuery {
@@ -277,13 +297,7 @@ export class StageBuilder {
         { ...sealed, output, compression: this.#session.compression },
         this.#session.signal,
       ).catch((error: unknown) => {
-        if (error instanceof BuildError && error.where === undefined)
-          throw new BuildError(messageOf(error), {
-            code: error.code,
-            where: step.where,
-            remedy: error.remedy,
-          });
-        throw error;
+        throw atStep(error, step);
       });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
       this.#session.storeInCache(step, await chainOf(below), layer, created);
@@ -302,4 +316,18 @@ export class StageBuilder {
     if (session.needsLayer(this.#stage, step)) void layer.placed;
     return layer;
   }
+}
+
+/** Says at which line a step failed, unless the error knows better or is none of the build's. */
+function atStep(error: unknown, { where }: PlannedStep): unknown {
+  if (isAbortError(error)) return error;
+  if (!(error instanceof KilnError))
+    return new BuildError(`the step failed: ${messageOf(error)}`, {
+      code: 'E_STEP_FAILED',
+      where,
+      cause: error,
+    });
+  if (error.where !== undefined || error.category !== 'build') return error;
+  const { code, remedy, cause } = error;
+  return new BuildError(error.message, { code, where, remedy, cause });
 }

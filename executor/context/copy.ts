@@ -14,18 +14,24 @@ import {
 import { dirname, posix } from 'node:path';
 import { extractTar, imageXattrs, isTarArchive } from '../../src/layer/index.ts';
 import {
+  type BytePath,
   deviceNumbers,
   inUserNamespace,
   makeNode,
   ownerOf,
-  resolveInRoot,
+  pathBuffer,
+  pathText,
+  resolveBytesInRoot,
+  type ResolvedPath,
   setOwner,
   setTimes,
   setXattr,
+  toBytePath,
 } from '../../src/os/index.ts';
 import { BuildError, systemErrorCode } from '../../src/support/index.ts';
 import { resolveOwner } from './owner.ts';
-import { matchBaseName, matchSources, type SourceMatch, type SourceQuery } from './sources.ts';
+import { lookUp, matchBaseName, matchSources, type SourceMatch, type SourceQuery } from './sources.ts';
+import { TreeStamp } from './tree-stamp.ts';
 
 /** What one COPY or ADD does. Plain data that can be posted to a worker. */
 export interface CopyRequest {
@@ -35,7 +41,7 @@ export interface CopyRequest {
   /** Absolute in the target; with a slash at the end when it must be a directory. */
   readonly destination: string;
   readonly chown: string | undefined;
-  /** Permission bits for everything copied. */
+  /** Permission bits for everything copied, and for the directories made for it. */
   readonly chmod: number | undefined;
   /** Files from a stage keep their owners, those of the context belong to root. */
   readonly keepOwners: boolean;
@@ -49,138 +55,184 @@ export interface CopyRequest {
  * (Dockerfile reference, "COPY" and "ADD"). The destination is resolved inside the tree, so no link of the image leads
  * out of it.
  *
+ * @returns the stamp of what was copied: see {@link TreeReading}.
  * @throws BuildError `E_COPY_…`, `E_USER_NOT_FOUND`, `E_RESERVED_NAME`.
  */
-export async function copyInto(root: string, request: CopyRequest): Promise<void> {
-  await new Copier(root, request).run();
+export async function copyInto(root: string, request: CopyRequest): Promise<string> {
+  return new Copier(root, request).run();
 }
 
 class Copier {
-  readonly #root: string;
+  readonly #root: BytePath;
+  readonly #destination: BytePath;
   readonly #request: CopyRequest;
   readonly #owner: { uid: number; gid: number } | undefined;
-  readonly #links = new Map<string, string>();
+  /** Where the first name of a file with several was copied to. */
+  readonly #links = new Map<string, BytePath>();
+  readonly #stamp = new TreeStamp();
 
   constructor(root: string, request: CopyRequest) {
-    this.#root = root;
+    this.#root = toBytePath(root);
+    this.#destination = toBytePath(request.destination);
     this.#request = request;
     this.#owner = request.chown === undefined ? undefined : resolveOwner(root, request.chown, request.where);
   }
 
-  async run(): Promise<void> {
-    const { query, files, destination } = this.#request;
+  async run(): Promise<string> {
+    const { query, files } = this.#request;
     const matches = query === undefined ? [] : matchSources(query);
-    const intoDirectory = destination.endsWith('/') || matches.length + files.length > 1;
+    const intoDirectory = this.#destination.endsWith('/') || matches.length + files.length > 1;
     for (const match of matches) await this.#copyMatch(match, intoDirectory);
-    for (const file of files) this.#writeFile(file.name, file.content, intoDirectory);
+    for (const file of files) this.#writeFile(toBytePath(file.name), file.content, intoDirectory);
+    return this.#stamp.end();
   }
 
   async #copyMatch(match: SourceMatch, intoDirectory: boolean): Promise<void> {
-    const { destination, unpackArchives } = this.#request;
     if (match.stat.isDirectory()) {
       this.#copyDirectory(match);
       return;
     }
-    if (unpackArchives && match.stat.isFile() && (await isTarArchive(match.path))) {
-      const directory = this.#directory(destination);
-      await extractTar(match.path, this.#root, posix.relative(this.#root, directory));
+    const file = pathBuffer(match.path);
+    if (this.#request.unpackArchives && match.stat.isFile() && (await isTarArchive(file))) {
+      const directory = this.#inTree(this.#directory(this.#destination));
+      await extractTar(file, pathText(this.#root), directory, this.#owner);
+      this.#addToStamp(match.path);
       return;
     }
-    const target = this.#fileTarget(matchBaseName(match), intoDirectory);
-    this.#copyEntry(match.path, match.stat, target);
+    this.#copyEntry(match.path, match.stat, this.#fileTarget(matchBaseName(match), intoDirectory));
+    this.#addToStamp(match.path);
+  }
+
+  /** Called when a path has been copied, so that a change meanwhile shows. */
+  #addToStamp(source: BytePath): void {
+    const stat = lookUp(source);
+    if (stat !== undefined) this.#stamp.add(stat);
   }
 
   #copyDirectory(match: SourceMatch): void {
-    const existing = resolveInRoot(this.#root, this.#request.destination, { followLast: true });
-    const target = this.#directory(this.#request.destination);
-    const directories: [string, Stats][] = [];
-    // A directory that the copy makes is like its source; one that was there stays as it is.
-    if (existing.stat === undefined) directories.push([target, match.stat]);
+    const target = this.#directory(this.#destination);
+    const directories: [from: BytePath, to: BytePath, Stats][] = [];
     for (const below of match.below) {
       const source = posix.join(match.path, below);
-      const stat = lstatSync(source);
+      const stat = lookUp(source);
+      if (stat === undefined) continue;
       const path = posix.join(target, below);
       if (!stat.isDirectory()) {
         this.#copyEntry(source, stat, path);
+        this.#addToStamp(source);
         continue;
       }
-      this.#checkName(below);
-      const there = lstatSync(path, { throwIfNoEntry: false });
-      if (there !== undefined && !there.isDirectory()) rmSync(path);
-      if (there?.isDirectory() !== true) mkdirSync(path);
-      directories.push([path, stat]);
+      this.#stamp.add(stat);
+      this.#checkName(path);
+      const there = lookUp(path);
+      if (there === undefined) mkdirSync(pathBuffer(path));
+      else if (!there.isDirectory()) throw this.#conflict(path, 'the source is a directory, it is none');
+      directories.push([source, path, stat]);
     }
-    for (const [path, stat] of directories.reverse())
-      this.#setMetadata(posix.join(match.path, posix.relative(target, path)), stat, path);
+    // What is made in a directory changes its time, so the deepest come first.
+    for (const [source, path, stat] of directories.reverse()) this.#setMetadata(source, stat, path);
   }
 
-  /** Where a single file goes; its directory is made. */
-  #fileTarget(name: string, intoDirectory: boolean): string {
-    const { destination } = this.#request;
-    const { stat } = resolveInRoot(this.#root, destination, { followLast: true });
-    if (intoDirectory || stat?.isDirectory() === true) return posix.join(this.#directory(destination), name);
-    return posix.join(this.#directory(dirname(destination)), posix.basename(destination));
+  #resolve(path: BytePath): ResolvedPath {
+    return resolveBytesInRoot(this.#root, path, { followLast: true });
+  }
+
+  /** Where a single file goes, a link that is the destination itself followed; its directory is made. */
+  #fileTarget(name: BytePath, intoDirectory: boolean): BytePath {
+    const { path, stat } = this.#resolve(this.#destination);
+    if (intoDirectory || stat?.isDirectory() === true)
+      return posix.join(this.#directory(this.#destination), name);
+    this.#directory(posix.relative(this.#root, dirname(path)));
+    return path;
   }
 
   /** The real path of a directory of the target, made with its parents where it is missing. */
-  #directory(path: string): string {
-    const resolved = resolveInRoot(this.#root, path, { followLast: true });
+  #directory(path: BytePath): BytePath {
+    const resolved = this.#resolve(path);
     if (resolved.stat?.isDirectory() === true) return resolved.path;
     if (resolved.stat !== undefined) throw this.#conflict(resolved.path, 'it is not a directory');
-    const missing: string[] = [];
+    const missing: BytePath[] = [];
     let current = resolved.path;
     for (; lookUp(current) === undefined; current = dirname(current)) missing.unshift(current);
     if (lookUp(current)?.isDirectory() !== true) throw this.#conflict(current, 'it is not a directory');
     for (const directory of missing) {
-      mkdirSync(directory);
-      chmodSync(directory, 0o755);
-      if (this.#owner !== undefined) setOwner(directory, this.#owner);
+      this.#checkName(directory);
+      mkdirSync(pathBuffer(directory));
+      if (this.#owner !== undefined) setOwner(pathBuffer(directory), this.#owner);
+      chmodSync(pathBuffer(directory), (this.#request.chmod ?? 0o755) & 0o777);
     }
     return resolved.path;
   }
 
-  #conflict(path: string, why: string): BuildError {
-    return new BuildError(`cannot copy to /${posix.relative(this.#root, path)}: ${why}`, {
+  #conflict(path: BytePath, why: string): BuildError {
+    return new BuildError(`cannot copy to /${this.#inTree(path)}: ${why}`, {
       code: 'E_COPY_CONFLICT',
       where: this.#request.where,
+      remedy: 'Remove it in an earlier step, or copy to another path.',
     });
   }
 
-  #checkName(name: string): void {
-    if (posix.basename(name).startsWith('.wh.'))
-      throw new BuildError(`${name} cannot be in an image: names beginning with .wh. mark deleted files`, {
-        code: 'E_RESERVED_NAME',
-        where: this.#request.where,
-        remedy: 'Rename it, or leave it out with .dockerignore.',
-      });
+  #inTree(path: BytePath): string {
+    return pathText(posix.relative(this.#root, path));
   }
 
-  #copyEntry(source: string, stat: Stats, target: string): void {
+  #checkName(target: BytePath): void {
+    if (posix.basename(target).startsWith('.wh.'))
+      throw new BuildError(
+        `/${this.#inTree(target)} cannot be in an image: names beginning with .wh. mark deleted files`,
+        {
+          code: 'E_RESERVED_NAME',
+          where: this.#request.where,
+          remedy: 'Rename it, or leave it out with .dockerignore.',
+        },
+      );
+  }
+
+  #copyEntry(source: BytePath, stat: Stats, target: BytePath): void {
     if (stat.isSocket()) return;
-    this.#checkName(target);
-    const there = lookUp(target);
-    if (there?.isDirectory() === true) throw this.#conflict(target, 'it is a directory, the source is none');
-    if (there !== undefined) rmSync(target);
-    const link = stat.nlink > 1 ? this.#links.get(`${stat.dev}:${stat.ino}`) : undefined;
-    if (link !== undefined && lstatSync(link, { throwIfNoEntry: false }) !== undefined) {
-      linkSync(link, target);
+    this.#clear(target);
+    const identity = `${stat.dev}:${stat.ino}`;
+    const link = stat.nlink > 1 ? this.#links.get(identity) : undefined;
+    if (link !== undefined) {
+      linkSync(pathBuffer(link), pathBuffer(target));
       return;
     }
-    if (stat.isSymbolicLink()) symlinkSync(readlinkSync(source, 'buffer'), target);
-    else if (stat.isFile())
-      copyFileSync(source, target, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-    else this.#makeNode(stat, target);
-    this.#setMetadata(source, stat, target);
-    if (stat.nlink > 1) this.#links.set(`${stat.dev}:${stat.ino}`, target);
+    try {
+      this.#createEntry(source, stat, target);
+      this.#setMetadata(source, stat, target);
+    } catch (error) {
+      // It vanished while the tree was read: as good as never there.
+      if (systemErrorCode(error) !== 'ENOENT' || lookUp(source) !== undefined) throw error;
+      rmSync(pathBuffer(target), { force: true });
+      return;
+    }
+    if (stat.nlink > 1) this.#links.set(identity, target);
   }
 
-  #makeNode(stat: Stats, target: string): void {
+  /** Makes way for a file. What is not a directory is replaced, as cp does. */
+  #clear(target: BytePath): void {
+    this.#checkName(target);
+    const there = lookUp(target);
+    if (there === undefined) return;
+    if (there.isDirectory()) throw this.#conflict(target, 'it is a directory, the source is none');
+    rmSync(pathBuffer(target));
+    for (const [identity, path] of this.#links) if (path === target) this.#links.delete(identity);
+  }
+
+  #createEntry(source: BytePath, stat: Stats, target: BytePath): void {
+    const [from, to] = [pathBuffer(source), pathBuffer(target)];
+    if (stat.isSymbolicLink()) symlinkSync(readlinkSync(from, 'buffer'), to);
+    else if (stat.isFile()) copyFileSync(from, to, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
+    else this.#makeNode(stat, target);
+  }
+
+  #makeNode(stat: Stats, target: BytePath): void {
     const { major, minor } = deviceNumbers(stat.rdev);
     try {
-      makeNode(target, stat.mode, major, minor);
+      makeNode(pathBuffer(target), stat.mode, major, minor);
     } catch (error) {
       if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
-      const path = `/${posix.relative(this.#root, target)}`;
+      const path = `/${this.#inTree(target)}`;
       throw new BuildError(`the device node ${path} cannot be copied: a user namespace may not make it`, {
         code: 'E_DEVICE_NODE',
         where: this.#request.where,
@@ -189,32 +241,23 @@ class Copier {
     }
   }
 
-  #setMetadata(source: string, stat: Stats, target: string): void {
+  #setMetadata(source: BytePath, stat: Stats, target: BytePath): void {
+    const [from, to] = [pathBuffer(source), pathBuffer(target)];
     const { chmod, keepOwners } = this.#request;
-    setOwner(target, this.#owner ?? (keepOwners ? ownerOf(source, stat) : { uid: 0, gid: 0 }));
-    if (!stat.isSymbolicLink()) chmodSync(target, chmod ?? stat.mode & 0o7777);
-    // After chown, which clears capabilities.
-    for (const [name, value] of imageXattrs(source)) setXattr(target, name, value);
-    const { mtimeNs } = lstatSync(source, { bigint: true });
-    setTimes(target, mtimeNs, mtimeNs);
+    setOwner(to, this.#owner ?? (keepOwners ? ownerOf(from, stat) : { uid: 0, gid: 0 }));
+    // After chown, which clears setuid bits and capabilities.
+    if (!stat.isSymbolicLink()) chmodSync(to, chmod ?? stat.mode & 0o7777);
+    for (const [name, value] of imageXattrs(from)) setXattr(to, name, value);
+    const { mtimeNs } = lstatSync(from, { bigint: true });
+    setTimes(to, mtimeNs, mtimeNs);
   }
 
-  #writeFile(name: string, content: string, intoDirectory: boolean): void {
-    this.#checkName(name);
+  #writeFile(name: BytePath, content: string, intoDirectory: boolean): void {
     const target = this.#fileTarget(name, intoDirectory);
-    if (lookUp(target)?.isDirectory() === true) throw this.#conflict(target, 'it is a directory');
-    rmSync(target, { force: true });
-    writeFileSync(target, content, { flag: 'wx' });
-    chmodSync(target, this.#request.chmod ?? 0o644);
-    setOwner(target, this.#owner ?? { uid: 0, gid: 0 });
-  }
-}
-
-function lookUp(path: string): Stats | undefined {
-  try {
-    return lstatSync(path, { throwIfNoEntry: false });
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOTDIR') return undefined;
-    throw error;
+    this.#clear(target);
+    const to = pathBuffer(target);
+    writeFileSync(to, content, { flag: 'wx' });
+    setOwner(to, this.#owner ?? { uid: 0, gid: 0 });
+    chmodSync(to, this.#request.chmod ?? 0o644);
   }
 }

@@ -17,6 +17,7 @@ import {
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
 import type { FromWorker, OverlaySpace, ToWorker, WorkerTask } from './messages.ts';
 import { mountRefused } from './mount-rights.ts';
+import { removeMountPoints } from './mounts.ts';
 import type { CopySource, Isolation, Rootfs, RunOptions, RunResult, RunStep, SealedStep } from './types.ts';
 
 interface TaskHooks {
@@ -173,14 +174,15 @@ class OverlayRootfs implements Rootfs {
     return result as RunResult;
   }
 
-  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<void> {
+  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string> {
     const space = await this.#open();
     if (source.kind === 'layers') await linkSource(space, source.layers);
     const layers =
       source.kind === 'layers' && source.layers.length === 0 ? { ...source, layers: [''] } : source;
-    await this.#guard(() =>
+    const { result } = await this.#guard(() =>
       this.#isolation.perform({ kind: 'copy', space, source: layers, request }, { signal }),
     );
+    return result as string;
   }
 
   async makeDirectory(path: string, user: string, where: string, signal?: AbortSignal): Promise<void> {
@@ -191,7 +193,9 @@ class OverlayRootfs implements Rootfs {
   async seal(): Promise<SealedStep> {
     const space = await this.#open();
     const upper = join(space.directory, 'upper');
-    const sealed: SealedStep = { upper, lowers: this.#lowers, mountPoints: [...this.#mountPoints] };
+    removeMountPoints(upper, [...this.#mountPoints]);
+    this.#mountPoints.clear();
+    const sealed: SealedStep = { upper, lowers: this.#lowers, mountPoints: [] };
     this.#lowers = [upper, ...this.#lowers];
     this.#space = undefined;
     return sealed;

@@ -1,5 +1,5 @@
-import { chmodSync, existsSync, mkdirSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs';
+import { dirname, posix } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { resolveInRoot, setOwner } from '../../src/os/index.ts';
 import { BuildError, plainError, workerLoaded } from '../../src/support/index.ts';
@@ -70,11 +70,16 @@ async function execute(task: WorkerTask): Promise<unknown> {
 function makeDirectory(root: string, task: Extract<WorkerTask, { kind: 'mkdir' }>): void {
   const resolved = resolveInRoot(root, task.path, { followLast: true });
   if (resolved.stat?.isDirectory() === true) return;
-  if (resolved.stat !== undefined)
-    throw new BuildError(`${task.path} is not a directory`, { code: 'E_WORKDIR', where: task.where });
   const owner = resolveUser(root, task.user, task.where);
   const missing: string[] = [];
-  for (let path = resolved.path; !existsSync(path); path = dirname(path)) missing.unshift(path);
+  let nearest = resolved.path;
+  for (; !existsSync(nearest); nearest = dirname(nearest)) missing.unshift(nearest);
+  if (!lstatSync(nearest).isDirectory())
+    throw new BuildError(`/${posix.relative(root, nearest)} is not a directory`, {
+      code: 'E_WORKDIR',
+      where: task.where,
+      remedy: 'Give WORKDIR another path, or remove the file in an earlier step.',
+    });
   for (const path of missing) {
     mkdirSync(path);
     chmodSync(path, 0o755);

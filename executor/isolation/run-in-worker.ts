@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import {
@@ -61,9 +60,9 @@ export class ContainerRun {
     readIds();
     const root = mountOverlay(this.#space, { stubs: true });
     const points = new MountPoints(root);
-    mountSystem(root, this.#space, points);
+    const proc = mountSystem(root, this.#space, points);
     this.mountPoints = points.made;
-    const init = await this.#startInit(root);
+    const init = await this.#startInit(proc);
     const ended = new Promise<void>((resolve) => init.once('exit', () => resolve()));
     try {
       maskPaths(root);
@@ -99,8 +98,8 @@ export class ContainerRun {
    * the end of its input: when the executor stops the step or dies, even by kill -9, it ends and everything in the
    * namespace with it. It keeps all capabilities, so that the step, which has fewer, may not look into it.
    */
-  async #startInit(root: string): Promise<ChildProcess> {
-    const { file, args } = initCommand(join(root, 'proc'));
+  async #startInit(proc: string): Promise<ChildProcess> {
+    const { file, args } = initCommand(proc);
     const init = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'], cwd: '/', env: {}, detached: true });
     this.#init = init;
     init.stdin.on('error', () => init.kill());

@@ -1,13 +1,22 @@
 import {
   type BigIntStats,
   closeSync,
+  constants,
   lstatSync,
   openSync,
   readdirSync,
   readlinkSync,
   readSync,
 } from 'node:fs';
-import { deviceNumbers, getXattr, ownerOf } from '../os/index.ts';
+import {
+  type BytePath,
+  deviceNumbers,
+  getXattr,
+  ownerOf,
+  pathBuffer,
+  pathText,
+  toBytePath,
+} from '../os/index.ts';
 import { BuildError } from '../support/index.ts';
 import type { TarEntry, TarEntryType } from './tar-reader.ts';
 import { imageXattrs, opaqueAttribute, ownOverlayMark } from './xattrs.ts';
@@ -43,13 +52,9 @@ const nothing = Buffer.alloc(0);
  */
 export function* overlayChanges(request: DiffRequest): Generator<Change> {
   const walk = new DiffWalk(request);
-  const root = walk.directory('', request.lowers.map(latin1));
-  // The root itself has no entry unless it changed, which only a chmod or chown of `/` can do.
-  yield* root.children;
-}
-
-function latin1(path: string): string {
-  return Buffer.from(path).toString('latin1');
+  const lowers = request.lowers.map(toBytePath);
+  yield* walk.rootChange(lowers[0]);
+  yield* walk.directory('', lowers).children;
 }
 
 class DiffWalk {
@@ -60,10 +65,23 @@ class DiffWalk {
   readonly #links = new Map<bigint, Buffer>();
 
   constructor(request: DiffRequest) {
-    this.#upper = latin1(request.upper);
-    this.#mountPoints = new Set((request.mountPoints ?? []).map((path) => latin1(path.replace(/^\/+/, ''))));
+    this.#upper = toBytePath(request.upper);
+    this.#mountPoints = new Set(
+      (request.mountPoints ?? []).map((path) => toBytePath(path.replace(/^\/+/, ''))),
+    );
     this.#clamp = request.clampTime === undefined ? undefined : BigInt(request.clampTime) * 1_000_000_000n;
     this.#opaque = opaqueAttribute(ownOverlayMark());
+  }
+
+  /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
+  rootChange(lower: BytePath | undefined): Change[] {
+    const stat = lstatSync(this.#bytes(''), { bigint: true });
+    const entry = { ...this.#entry('', stat), path: Buffer.from('./') };
+    const before = lower === undefined ? undefined : lstatSync(pathBuffer(lower), { bigint: true });
+    const mode = before?.mode ?? BigInt(constants.S_IFDIR | 0o755);
+    const owner =
+      lower === undefined || before === undefined ? { uid: 0, gid: 0 } : ownerOf(pathBuffer(lower), before);
+    return stat.mode === mode && entry.uid === owner.uid && entry.gid === owner.gid ? [] : [{ entry }];
   }
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
@@ -72,27 +90,25 @@ class DiffWalk {
     const below = opaque ? [] : lowers;
     const children: Change[] = [];
     if (opaque && lowers.length > 0) children.push({ entry: whiteout(path, '.wh..wh..opq') });
-    const names = readdirSync(this.#bytes(path), { encoding: 'buffer' })
-      .map((name) => name.toString('latin1'))
-      .sort();
+    const names = readdirSync(this.#bytes(path), { encoding: 'buffer' }).map(toBytePath).sort();
     for (const name of names) children.push(...this.#child(path, name, below));
     return { children, opaque };
   }
 
   #bytes(path: string): Buffer {
-    return Buffer.from(path === '' ? this.#upper : `${this.#upper}/${path}`, 'latin1');
+    return pathBuffer(path === '' ? this.#upper : `${this.#upper}/${path}`);
   }
 
   #child(parent: string, name: string, lowers: readonly string[]): Change[] {
     const path = parent === '' ? name : `${parent}/${name}`;
     const stat = lstatSync(this.#bytes(path), { bigint: true });
     const lower = lookBelow(lowers, name, this.#opaque);
-    if (stat.isCharacterDevice() && stat.rdev === 0n)
+    // A deleted file, or a socket, which cannot be in a layer: what stood in its place is gone in both cases.
+    if ((stat.isCharacterDevice() && stat.rdev === 0n) || stat.isSocket())
       return lower.nearest === undefined ? [] : [{ entry: whiteout(parent, `.wh.${name}`) }];
-    if (stat.isSocket()) return [];
     if (name.startsWith('.wh.'))
       throw new BuildError(
-        `the file /${Buffer.from(path, 'latin1').toString()} cannot be in an image: names beginning with .wh. mark deleted files`,
+        `the file /${pathText(path)} cannot be in an image: names beginning with .wh. mark deleted files`,
         {
           code: 'E_RESERVED_NAME',
           remedy: 'Remove or rename it in the step that makes it.',
@@ -118,14 +134,14 @@ class DiffWalk {
       !opaque &&
       below !== undefined &&
       lower.nearest === below &&
-      this.#sameMetadata(stat, entry, Buffer.from(below, 'latin1'));
+      sameMetadata(stat, entry, pathBuffer(below));
     return same && children.length === 0 ? [] : [{ entry }, ...children];
   }
 
   #entry(path: string, stat: BigIntStats): TarEntry {
     const bytes = this.#bytes(path);
     const type = typeOf(stat);
-    const name = Buffer.from(type === 'directory' ? `${path}/` : path, 'latin1');
+    const name = pathBuffer(type === 'directory' ? `${path}/` : path);
     const { major, minor } =
       type === 'character' || type === 'block' ? deviceNumbers(stat.rdev) : { major: 0, minor: 0 };
     const first = type !== 'directory' && stat.nlink > 1n ? this.#links.get(stat.ino) : undefined;
@@ -144,25 +160,12 @@ class DiffWalk {
     };
   }
 
-  /** Whether mode, owner, time and attributes are those of a path below. */
-  #sameMetadata(stat: BigIntStats, entry: TarEntry, below: Buffer): boolean {
-    const lower = lstatSync(below, { bigint: true });
-    const owner = ownerOf(below, lower);
-    return (
-      stat.mode === lower.mode &&
-      stat.mtimeNs === lower.mtimeNs &&
-      entry.uid === owner.uid &&
-      entry.gid === owner.gid &&
-      sameXattrs(entry.xattrs, imageXattrs(below))
-    );
-  }
-
   #unchanged(path: string, stat: BigIntStats, entry: TarEntry, lowerPath: string): boolean {
-    const lowerBytes = Buffer.from(lowerPath, 'latin1');
+    const lowerBytes = pathBuffer(lowerPath);
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
     if (stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
-    if (!this.#sameMetadata(stat, entry, lowerBytes)) return false;
+    if (!sameMetadata(stat, entry, lowerBytes)) return false;
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }
@@ -180,7 +183,7 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
   let nearest: string | undefined;
   for (const lower of lowers) {
     const path = `${lower}/${name}`;
-    const stat = lstatSync(Buffer.from(path, 'latin1'), { throwIfNoEntry: false });
+    const stat = lstatSync(pathBuffer(path), { throwIfNoEntry: false });
     if (stat === undefined) continue;
     if (stat.isCharacterDevice() && stat.rdev === 0) break;
     if (!stat.isDirectory()) {
@@ -189,14 +192,14 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
     }
     nearest ??= path;
     directories.push(path);
-    if (getXattr(Buffer.from(path, 'latin1'), opaque)?.toString() === 'y') break;
+    if (getXattr(pathBuffer(path), opaque)?.toString() === 'y') break;
   }
   return { nearest, directories };
 }
 
 function whiteout(parent: string, name: string): TarEntry {
   return {
-    path: Buffer.from(parent === '' ? name : `${parent}/${name}`, 'latin1'),
+    path: pathBuffer(parent === '' ? name : `${parent}/${name}`),
     link: nothing,
     type: 'file',
     mode: 0,
@@ -216,6 +219,19 @@ function typeOf(stat: BigIntStats): TarEntryType {
   if (stat.isSymbolicLink()) return 'symlink';
   if (stat.isFIFO()) return 'fifo';
   return stat.isBlockDevice() ? 'block' : 'character';
+}
+
+/** Whether mode, owner, time and attributes are those of a path below. */
+function sameMetadata(stat: BigIntStats, entry: TarEntry, below: Buffer): boolean {
+  const lower = lstatSync(below, { bigint: true });
+  const owner = ownerOf(below, lower);
+  return (
+    stat.mode === lower.mode &&
+    stat.mtimeNs === lower.mtimeNs &&
+    entry.uid === owner.uid &&
+    entry.gid === owner.gid &&
+    sameXattrs(entry.xattrs, imageXattrs(below))
+  );
 }
 
 function sameXattrs(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {

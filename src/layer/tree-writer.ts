@@ -2,6 +2,7 @@ import {
   chmodSync,
   closeSync,
   fchmodSync,
+  ftruncateSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -28,6 +29,8 @@ export interface TreeWriterOptions {
    * `none` takes them as ordinary names.
    */
   readonly whiteouts: 'overlay' | 'none';
+  /** Who everything belongs to; default the owners that the archive names. */
+  readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 const maximumLinks = 40;
@@ -56,10 +59,11 @@ export class TreeWriter implements TarHandler {
   readonly #root: string;
   readonly #destination: string;
   readonly #whiteouts: boolean;
+  readonly #owner: TreeWriterOptions['owner'];
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
   readonly #directoryTimes: [string, bigint][] = [];
-  #file: { fd: number; path: string; entry: TarEntry } | undefined;
+  #file: { fd: number; path: string; entry: TarEntry; written: number } | undefined;
   /** Device nodes that could not be made, as paths below the root. */
   readonly #skipped = new Set<string>();
   readonly #marks = new Set<OverlayMark>(writtenOverlayMarks());
@@ -72,6 +76,7 @@ export class TreeWriter implements TarHandler {
     this.#root = Buffer.from(options.root).toString('latin1');
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
     this.#whiteouts = options.whiteouts === 'overlay';
+    this.#owner = options.owner;
   }
 
   /** Which of overlayfs' attributes mark every opaque directory that was written: all, where there is none. */
@@ -89,8 +94,9 @@ export class TreeWriter implements TarHandler {
     return this.#skipped.size;
   }
 
-  entry(entry: TarEntry): void {
+  entry(archived: TarEntry): void {
     this.entries++;
+    const entry = this.#owner === undefined ? archived : { ...archived, ...this.#owner };
     const components = splitPath(entry.path);
     const name = components.at(-1);
     if (name === undefined) {
@@ -108,8 +114,17 @@ export class TreeWriter implements TarHandler {
 
   data(chunk: Buffer): void {
     if (this.#file === undefined) return;
-    for (let at = 0; at < chunk.length;) at += writeSync(this.#file.fd, chunk, at);
+    const file = this.#file;
+    for (let at = 0; at < chunk.length;)
+      at += writeSync(file.fd, chunk, at, chunk.length - at, file.written + at);
+    file.written += chunk.length;
     this.bytes += chunk.length;
+  }
+
+  hole(length: number): void {
+    if (this.#file === undefined) return;
+    this.#file.written += length;
+    ftruncateSync(this.#file.fd, this.#file.written);
   }
 
   end(): void {
@@ -232,6 +247,7 @@ export class TreeWriter implements TarHandler {
           ),
           path,
           entry,
+          written: 0,
         };
         return;
       case 'directory':

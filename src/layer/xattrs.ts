@@ -30,25 +30,19 @@ export function opaqueAttribute(mark: OverlayMark): string {
   return `${mark}.overlay.opaque`;
 }
 
-/** True for attributes that belong to files of images: capabilities, ACLs and the users' own; not those of overlayfs, Kiln or the host's security modules. */
-function isImageAttribute(name: string): boolean {
-  return (
-    name === 'security.capability' ||
-    name.startsWith('system.posix_acl_') ||
-    (name.startsWith('user.') && !name.startsWith('user.overlay.') && name !== ownerAttribute)
-  );
-}
-
-const none: ReadonlyMap<string, Buffer> = new Map();
-
-/** The extended attributes of a path itself that a layer keeps. */
+/**
+ * The extended attributes of a path itself that a layer keeps, sorted by name: capabilities, ACLs and the users' own.
+ * Not those of overlayfs, of Kiln, nor of the host's security modules, which mean something on one machine only.
+ */
 export function imageXattrs(path: PathBytes): ReadonlyMap<string, Buffer> {
-  const names = listXattrs(path).filter(isImageAttribute);
-  if (names.length === 0) return none;
-  return new Map(
-    names.flatMap((name) => {
-      const value = getXattr(path, name);
-      return value === undefined ? [] : [[name, value] as const];
-    }),
-  );
+  const found = new Map<string, Buffer>();
+  for (const name of listXattrs(path)) {
+    const kept =
+      name === 'security.capability' ||
+      name.startsWith('system.posix_acl_') ||
+      (name.startsWith('user.') && !name.startsWith('user.overlay.') && name !== ownerAttribute);
+    const value = kept ? getXattr(path, name) : undefined;
+    if (value !== undefined) found.set(name, value);
+  }
+  return found;
 }

@@ -1,3 +1,4 @@
+export * from './byte-path.ts';
 export * from './enter-user-namespace.ts';
 export * from './id-map.ts';
 export * from './libc.ts';

@@ -1,14 +1,14 @@
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { lstatSync, readFileSync } from 'node:fs';
+import { mkdir, open, readFile, rename, utimes } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
 import { type DiffID, type LayerCompression, digestHex } from '../oci/index.ts';
-import { type Progress, randomName, SingleFlight } from '../support/index.ts';
+import { type Progress, SingleFlight, joinFlight, randomName } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
-import { join } from './flight.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
 import { Lease } from './leases.ts';
 import { type LowerFacts, lowerFacts, parseLowerFacts, servesHere } from './lower.ts';
-import { explained, syncDirectory, unlessMissing } from './storage.ts';
+import { explained, isMissing, syncDirectory, unlessMissing } from './storage.ts';
 
 /** What the marker of a complete layer says. */
 export interface LayerSeal extends LowerFacts {
@@ -17,6 +17,16 @@ export interface LayerSeal extends LowerFacts {
   readonly entries: number;
   /** Bytes of file content. */
   readonly bytes: number;
+  /** Milliseconds since the epoch; missing in seals of older versions. */
+  readonly unpackedAt?: number;
+}
+
+/** What prune wants to know of a layer. Times in milliseconds since the epoch. */
+export interface LayerFacts {
+  readonly bytes: number;
+  readonly unpackedAt: number;
+  /** The time of the seal, which every use of the layer on a writable volume brings up to date. */
+  readonly lastUsedAt: number;
 }
 
 /** A compressed layer as a file on disk. */
@@ -65,6 +75,39 @@ export class LayerDirectory {
     return text === undefined ? undefined : parseSeal(text, diffID);
   }
 
+  /** What lies there under the name of a layer; undefined when nothing does. Of an unsealed one little is known. */
+  facts(diffID: DiffID): LayerFacts | undefined {
+    const directory = this.path(diffID);
+    try {
+      const found = lstatSync(directory, { throwIfNoEntry: false });
+      if (found === undefined) return undefined;
+      const seal = lstatSync(joinPath(directory, sealName), { throwIfNoEntry: false });
+      const changedAt = Math.max(found.mtimeMs, found.ctimeMs);
+      if (seal === undefined) return { bytes: 0, unpackedAt: changedAt, lastUsedAt: changedAt };
+      const parsed = parseSeal(readFileSync(joinPath(directory, sealName), 'utf8'), diffID);
+      return {
+        bytes: parsed?.bytes ?? 0,
+        unpackedAt: parsed?.unpackedAt ?? found.mtimeMs,
+        lastUsedAt: seal.mtimeMs,
+      };
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Notes that a layer is used now. A volume that cannot be written keeps no such note. */
+  async markUsed(diffID: DiffID): Promise<void> {
+    const now = new Date();
+    await unlessMissing(utimes(joinPath(this.path(diffID), sealName), now, now));
+  }
+
+  /** Whether a layer is complete, and this process can mount it. */
+  async serves(diffID: DiffID): Promise<boolean> {
+    const seal = await this.seal(diffID);
+    return seal !== undefined && servesHere(seal);
+  }
+
   /** Leases a complete layer that this process can mount; undefined when there is none. */
   async lease(diffID: DiffID): Promise<Lease | undefined> {
     const lease = await Lease.tryAcquire(this.path(diffID));
@@ -85,13 +128,7 @@ export class LayerDirectory {
     signal?: AbortSignal,
   ): Promise<void> {
     if (await this.serves(diffID)) return;
-    await join(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
-  }
-
-  /** Whether a layer is complete, and this process can mount it. */
-  async serves(diffID: DiffID): Promise<boolean> {
-    const seal = await this.seal(diffID);
-    return seal !== undefined && servesHere(seal);
+    await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
   async #unpackLocked(
@@ -121,13 +158,14 @@ export class LayerDirectory {
       expectedDiffID: diffID,
       ...(signal === undefined ? {} : { signal }),
     });
+    if (this.#options.durable) await syncTree(layer);
     if (result.skippedDevices > 0)
       this.#options.progress?.warn(
         `layer ${diffID.slice(0, 19)} has ${result.skippedDevices} device nodes, which a user namespace may not make; steps will not see them`,
       );
-    if (this.#options.durable) await syncTree(layer);
     const { entries, bytes } = result;
-    await writeSeal(layer, { diffID, entries, bytes, ...lowerFacts(result) }, this.#options.durable);
+    const seal = { diffID, entries, bytes, unpackedAt: Date.now(), ...lowerFacts(result) };
+    await writeSeal(layer, seal, this.#options.durable);
     await this.#publish(layer, diffID);
   }
 
@@ -149,11 +187,13 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
   try {
     const seal = JSON.parse(text) as Partial<LayerSeal> | null;
     if (seal?.diffID !== diffID || !Number.isSafeInteger(seal.entries)) return undefined;
+    const { entries = 0, bytes = 0, unpackedAt } = seal;
     return {
       diffID,
-      entries: seal.entries ?? 0,
-      bytes: Number(seal.bytes ?? 0),
+      entries,
+      bytes: Number(bytes),
       ...parseLowerFacts(seal),
+      ...(Number.isSafeInteger(unpackedAt) ? { unpackedAt: Number(unpackedAt) } : {}),
     };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -160,6 +160,7 @@ describe('an ordinary user with subordinate ids', () => {
     assert.match(failed.messages, /exit code 7/);
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGKILL'] as const) {
       let states: string[] = [];
+      let streams: string[] = [];
       let started = 0;
       const ended = await build(context, ['--no-push'], {
         onStart: (child) => {
@@ -167,6 +168,7 @@ describe('an ordinary user with subordinate ids', () => {
           child.stderr?.on('data', (text: string) => {
             if (!text.includes('"output"')) return;
             states = childrenOf(started);
+            streams = [0, 1, 2].map((fd) => readlinkSync(`/proc/${started}/fd/${fd}`));
             child.kill(signal);
           });
         },
@@ -176,6 +178,8 @@ describe('an ordinary user with subordinate ids', () => {
       // The step's init and its command, children of the executor itself; none that has ended and is not waited for.
       assert.ok(states.length > 0);
       assert.ok(!states.includes('Z'), states.join());
+      assert.ok(streams.every((stream) => stream.startsWith('socket:') || stream.startsWith('pipe:')));
+      assert.equal(new Set(streams).size, 3);
       for (let attempt = 0; attempt < 100 && processesOf(user.uid).length > 0; attempt++) await sleep(50);
       assert.deepEqual(processesOf(user.uid), []);
     }
@@ -247,6 +251,16 @@ describe('an ordinary user without subordinate ids', () => {
       JSON.stringify(told[0]),
       new RegExp(`no id but root's here \\(/etc/subuid has no line for ${user.name}\\): RUN as another user`),
     );
+  });
+
+  test('is what a user becomes whose programs may gain no rights', async () => {
+    await using other = await makeOrdinaryUser({ subordinateIds: true });
+    const context = await workshop.context({ Dockerfile: `FROM ${base}\nRUN true\n` });
+    execFileSync('chmod', ['-R', 'a+rX', context]);
+    const under = [...other.under.slice(0, -1), '--no-new-privs', '--'];
+    const built = await other.kiln('executor', ['--context', context, '--no-push'], { under });
+    assert.equal(built.code, 0, built.stderr);
+    assert.match(built.stderr, /no id but root's here \(this process may gain no rights \(no_new_privs\)/);
   });
 
   test('builds what root alone can, and owners of files that no step touches stay', async () => {

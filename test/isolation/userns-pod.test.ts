@@ -176,3 +176,17 @@ describe('a pod in its own user namespace, with SYS_ADMIN', () => {
     assert.equal(built.code, 0, built.stderr);
   });
 });
+
+describe('an ordinary pod', () => {
+  test('tells a user that its seccomp profile allows no user namespace', async () => {
+    await using workshop = await openWorkshop();
+    const layers = await kilnLayers(join(workshop.directory, 'kiln'));
+    await using pod = await openPod(layers, { user: 1000 });
+    const ended = await pod.run(['/kiln/bin/executor', '--context', '/tmp', '--no-push']);
+    assert.equal(ended.code, 3, ended.stderr);
+    assert.match(
+      ended.messages,
+      /there can be none: the seccomp profile of this container refuses user namespaces \[E_USER_NAMESPACE\]\n {2}remedy: /,
+    );
+  });
+});

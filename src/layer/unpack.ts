@@ -1,10 +1,12 @@
 import { createReadStream } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { pipeline } from 'node:stream/promises';
-import type { DiffID, LayerCompression } from '../oci/index.ts';
+import type { DiffID, Digest, LayerCompression } from '../oci/index.ts';
+import { capabilityError } from '../os/index.ts';
 import { EnvironmentError, KilnError, runWorker, systemErrorCode } from '../support/index.ts';
 import { decompressor } from './decompress.ts';
 import { TarReader } from './tar-reader.ts';
+import { treeDigestHere } from './tree-digest.ts';
 import { TreeWriter, type TreeWriterOptions } from './tree-writer.ts';
 import type { OverlayMark } from './xattrs.ts';
 
@@ -25,6 +27,8 @@ export interface UnpackResult {
   readonly maximumId: number;
   /** Device nodes left out, since a user namespace may not make them. */
   readonly skippedDevices: number;
+  /** Of the unpacked tree, to find out later whether it has been altered. */
+  readonly tree: Digest;
 }
 
 /**
@@ -93,11 +97,12 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
     writer.finish();
   } catch (error) {
     writer.abort();
-    throw compressionError(error, source.file) ?? error;
+    throw compressionError(error, source.file) ?? capabilityError(error) ?? error;
   }
   const { entries, bytes, overlayMarks, maximumId, skippedDevices } = writer;
   const diffID = `sha256:${hash.digest('hex')}` as DiffID;
-  return { diffID, entries, bytes, overlayMarks, maximumId, skippedDevices };
+  const tree = treeDigestHere(options.root);
+  return { diffID, entries, bytes, overlayMarks, maximumId, skippedDevices, tree };
 }
 
 function compressionError(error: unknown, file: string): KilnError | undefined {

@@ -1,4 +1,5 @@
 export * from './byte-path.ts';
+export * from './capabilities.ts';
 export * from './enter-user-namespace.ts';
 export * from './id-map.ts';
 export * from './libc.ts';

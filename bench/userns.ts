@@ -8,7 +8,7 @@ import { measure, median, openGround, program } from './support.ts';
  * With the base warm: to the first process of a RUN step, as root of the machine, as an ordinary user, in a pod with its own
  * user namespace; and by buildah as the same user. By turns, so that what else the machine does falls on all of them.
  */
-const rounds = 9;
+const rounds = Number(process.env.ROUNDS ?? 9);
 
 await using ground = await openGround();
 await using user = await makeOrdinaryUser({ subordinateIds: true });

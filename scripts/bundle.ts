@@ -16,7 +16,7 @@ export async function bundlePrograms(outdir: string): Promise<void> {
       executor: 'executor/main.ts',
       warmer: 'warmer/main.ts',
       'rootfs-worker': 'executor/isolation/rootfs-worker.ts',
-      init: 'executor/isolation/init.ts',
+      'step-init': 'executor/isolation/step-init.ts',
       'tree-digest-worker': 'src/layer/tree-digest-worker.ts',
       'unpack-worker': 'src/layer/unpack-worker.ts',
       'write-layer-worker': 'src/layer/write-layer-worker.ts',

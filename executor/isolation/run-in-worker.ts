@@ -1,16 +1,12 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import type { Readable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
 import {
-  type Command,
   dropBoundingCapability,
-  findProgram,
   hasId,
   hasSingleId,
   idMap,
   joinNewKeyring,
-  nodeCommand,
   setHostname,
   setThreadCapabilities,
   setThreadIdentity,
@@ -18,6 +14,7 @@ import {
 } from '../../src/os/index.ts';
 import { BuildError, EnvironmentError, systemErrorCode } from '../../src/support/index.ts';
 import { resolveUser, type UserIdentity } from '../context/index.ts';
+import { StepInit } from './init-process.ts';
 import type { OverlaySpace } from './messages.ts';
 import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
 import { enterRoot } from './root.ts';
@@ -41,13 +38,15 @@ export class ContainerRun {
   readonly #space: OverlaySpace;
   readonly #step: RunStep;
   readonly #channel: RunChannel;
-  #init: ChildProcess | undefined;
+  #init: StepInit | undefined;
   #stopped = false;
   #inFlight = 0;
   readonly #paused = new Set<Readable>();
   mountPoints: readonly string[] = [];
 
-  constructor(space: OverlaySpace, step: RunStep, channel: RunChannel) {
+  /** @param init the step's first process, when it was started before, with the namespaces of the step. */
+  constructor(space: OverlaySpace, step: RunStep, channel: RunChannel, init: StepInit | undefined) {
+    this.#init = init;
     this.#space = space;
     this.#step = step;
     this.#channel = channel;
@@ -55,16 +54,14 @@ export class ContainerRun {
 
   /** @throws BuildError `E_RUN_START`, `E_USER_NOT_FOUND`; EnvironmentError `E_ISOLATION_…`. */
   async run(): Promise<RunResult> {
-    enterNamespaces('processes');
-    leaveKeys();
-    readIds();
-    const root = mountOverlay(this.#space, { stubs: true });
-    const points = new MountPoints(root);
-    const proc = mountSystem(root, this.#space, points);
-    this.mountPoints = points.made;
-    const init = await this.#startInit(proc);
-    const ended = new Promise<void>((resolve) => init.once('exit', () => resolve()));
+    this.#init ??= startInit();
     try {
+      readIds();
+      const root = mountOverlay(this.#space, { stubs: true });
+      const points = new MountPoints(root);
+      const proc = mountSystem(root, this.#space, points);
+      this.mountPoints = points.made;
+      await this.#init.mountProc(proc);
       maskPaths(root);
       setHostname('kiln');
       enterRoot(root);
@@ -74,15 +71,15 @@ export class ContainerRun {
       dropPrivileges(user, this.#step.where);
       return await this.#execute({ HOME: user.home, ...this.#step.env });
     } finally {
-      this.stop();
-      await ended;
+      this.#stopped = true;
+      await this.#init.stop();
     }
   }
 
   /** Ends the step: its init sees the end of its input, and the kernel ends all its processes. */
   stop(): void {
     this.#stopped = true;
-    this.#init?.stdin?.destroy();
+    void this.#init?.stop();
   }
 
   /** Output has reached the executor; a step that was made to wait goes on. */
@@ -91,38 +88,6 @@ export class ContainerRun {
     if (this.#inFlight > outputInFlight / 2) return;
     for (const stream of this.#paused) stream.resume();
     this.#paused.clear();
-  }
-
-  /**
-   * Starts the first process of the pid namespace. It mounts /proc, which only a process inside can do, and then waits for
-   * the end of its input: when the executor stops the step or dies, even by kill -9, it ends and everything in the
-   * namespace with it. It keeps all capabilities, so that the step, which has fewer, may not look into it.
-   */
-  async #startInit(proc: string): Promise<ChildProcess> {
-    const { file, args } = initCommand(proc);
-    const init = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'], cwd: '/', env: {}, detached: true });
-    this.#init = init;
-    init.stdin.on('error', () => init.kill());
-    let problem = '';
-    init.stderr.on('data', (chunk: Buffer) => (problem += chunk.toString()));
-    await new Promise<void>((resolve, reject) => {
-      const failed = (cause?: unknown): void =>
-        reject(
-          new EnvironmentError(
-            `the step's init could not mount /proc${problem === '' ? '' : `: ${problem.trim()}`}`,
-            {
-              code: 'E_ISOLATION_PROC',
-              cause,
-              remedy:
-                'In a container the /proc must be whole (procMount: Unmasked), unless the container is root of its own user namespace.',
-            },
-          ),
-        );
-      init.stdout.once('data', () => resolve());
-      init.once('error', failed);
-      init.once('exit', () => failed());
-    });
-    return init;
   }
 
   #execute(env: Readonly<Record<string, string>>): Promise<RunResult> {
@@ -182,14 +147,23 @@ export class ContainerRun {
   }
 }
 
-/** A shell starts in a tenth of the time that Node takes; an image may have none. */
-function initCommand(proc: string): Command {
-  const [shell, mount] = [findProgram('sh'), findProgram('mount')];
-  const ending = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
-  if (shell === undefined || mount === undefined)
-    return nodeCommand(fileURLToPath(new URL(`./init${ending}`, import.meta.url)), [proc]);
-  const script = '"$1" -t proc -o nosuid,nodev,noexec proc "$2" && echo ready && read -r _';
-  return { file: shell, args: ['-c', script, 'init', mount, proc] };
+/** Gives the calling thread the namespaces of a step, and starts the first process in them when that takes long. */
+export function prepareInit(): StepInit | undefined {
+  try {
+    return StepInit.prepare(enterStep);
+  } catch {
+    return undefined; // what is not permitted here is told when there is a task to do
+  }
+}
+
+function startInit(): StepInit {
+  enterStep();
+  return StepInit.start();
+}
+
+function enterStep(): void {
+  enterNamespaces('processes');
+  leaveKeys();
 }
 
 /** Keys of the session that the executor was started in are not the step's. */

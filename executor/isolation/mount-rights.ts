@@ -56,7 +56,7 @@ export function describeMountRights(): string {
 
 /** What a build with a single id cannot do, in one line; undefined for every other. */
 export function singleIdStatement(): string | undefined {
-  if (mountRights() !== 'single-id') return undefined;
+  if (!hasSingleId()) return undefined;
   const reason = rootlessUser()?.singleIdReason;
   const why = reason === undefined ? '' : ` (${reason})`;
   return `there is no id but root's here${why}: RUN as another user and chown to one fail, files that a step rewrites become root's, and nothing is stored in a shared layer cache`;

@@ -24,7 +24,8 @@ import {
   setTimes,
   setXattr,
 } from '../os/index.ts';
-import { BuildError, KilnError, systemErrorCode } from '../support/index.ts';
+import { BuildError, EnvironmentError, systemErrorCode } from '../support/index.ts';
+import { splitPath, unsafe } from './archive-path.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
 import { opaqueAttribute, type OverlayMark, overlayMarks, writtenOverlayMarks } from './xattrs.ts';
 
@@ -46,17 +47,6 @@ const maximumLinks = 40;
 const setGroupId = 0o2000;
 const whiteoutPrefix = '.wh.';
 const opaqueName = '.wh..wh..opq';
-
-function unsafe(path: string, why: string): KilnError {
-  return new KilnError(
-    `unsafe entry ${JSON.stringify(Buffer.from(path, 'latin1').toString())} in archive: ${why}`,
-    {
-      code: 'E_TAR_UNSAFE',
-      category: 'registry',
-      remedy: 'The archive is hostile or damaged; do not use it.',
-    },
-  );
-}
 
 /**
  * Writes the entries of an archive below a root directory and nowhere else.
@@ -259,9 +249,9 @@ export class TreeWriter implements TarHandler {
       try {
         setXattr(directory, opaqueAttribute(mark), Buffer.from('y'));
       } catch (error) {
-        // Some file systems keep no attributes of users: the layer then serves root's own builds alone.
-        if (mark !== 'user' || this.#marks.size === 1 || systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
-        this.#marks.delete(mark);
+        if (mark !== 'user' || systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
+        // The layer then serves root's own builds alone.
+        if (!this.#marks.delete(mark) || this.#marks.size === 0) throw noUserAttributes(error);
       }
   }
 
@@ -377,6 +367,15 @@ export class TreeWriter implements TarHandler {
   }
 }
 
+function noUserAttributes(cause: unknown): EnvironmentError {
+  return new EnvironmentError('the file system keeps no attributes of users (user.*)', {
+    code: 'E_FILE_SYSTEM',
+    cause,
+    remedy:
+      'Without root of the machine a volume must lie on ext4, XFS or Btrfs, or on tmpfs of Linux 6.6 or later.',
+  });
+}
+
 function deviceRefused(path: string): BuildError {
   return new BuildError(
     `the archive holds the device node ${Buffer.from(path, 'latin1').toString()}, which a user namespace may not make`,
@@ -390,14 +389,4 @@ function deviceRefused(path: string): BuildError {
 /** @throws EnvironmentError when a set-group-id bit that was just set is not there. */
 function requireGroupBit(stat: Stats, path: string): void {
   if ((stat.mode & setGroupId) === 0) throw lostGroupBit(Buffer.from(path, 'latin1').toString());
-}
-
-/** The components of an archive's path. @throws KilnError `E_TAR_UNSAFE` for `..`. */
-function splitPath(path: Buffer): string[] {
-  const text = path.toString('latin1');
-  if (text.includes('\0')) throw unsafe(text, 'its name has a NUL byte');
-  const components = text.split('/').filter((part) => part !== '' && part !== '.');
-  if (components.includes('..')) throw unsafe(text, 'its path leads upwards');
-  if (components.some((part) => part.length > 255)) throw unsafe(text.slice(0, 300), 'its name is too long');
-  return components;
 }

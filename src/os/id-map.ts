@@ -1,4 +1,5 @@
 import { readFileSync, readlinkSync } from 'node:fs';
+import { systemErrorCode } from '../support/index.ts';
 
 /** One line of `/proc/self/uid_map` (user_namespaces(7)). */
 export interface IdRange {
@@ -12,6 +13,8 @@ export type IdKind = 'uid' | 'gid';
 /** The user namespace that every machine starts with has this inode (PROC_USER_INIT_INO of the kernel). */
 const firstUserNamespace = 'user:[4026531837]';
 
+const everyId: readonly IdRange[] = [{ inside: 0, outside: 0, count: 0xffff_ffff }];
+
 let inside: boolean | undefined;
 const maps = new Map<IdKind, readonly IdRange[]>();
 
@@ -20,15 +23,26 @@ const maps = new Map<IdKind, readonly IdRange[]>();
  * Neither this nor the ids change while a process of several threads lives, so both are read once a thread.
  */
 export function inUserNamespace(): boolean {
-  inside ??= readlinkSync('/proc/self/ns/user') !== firstUserNamespace;
+  inside ??= ![firstUserNamespace, undefined].includes(ownUserNamespace());
   return inside;
+}
+
+/** Undefined where the kernel has no user namespaces. */
+function ownUserNamespace(): string | undefined {
+  try {
+    return readlinkSync('/proc/self/ns/user');
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 /** The ids that this process's user namespace has. */
 export function idMap(kind: IdKind): readonly IdRange[] {
   const known = maps.get(kind);
   if (known !== undefined) return known;
-  const map = parseIdMap(readFileSync(`/proc/self/${kind}_map`, 'utf8'));
+  const map =
+    ownUserNamespace() === undefined ? everyId : parseIdMap(readFileSync(`/proc/self/${kind}_map`, 'utf8'));
   maps.set(kind, map);
   return map;
 }

@@ -40,7 +40,7 @@ export function restrictedByAppArmor(): Obstacle | undefined {
   if (readSetting('/proc/sys/kernel/apparmor_restrict_unprivileged_userns') !== '1') return undefined;
   return {
     reason: 'AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns is 1)',
-    remedy: 'Give Kiln’s node an AppArmor profile with "userns,", or set that switch to 0.',
+    remedy: 'Give the node of Kiln an AppArmor profile with the rule userns, or set that switch to 0.',
   };
 }
 

@@ -9,7 +9,7 @@ import { openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
-import { OverlayIsolation } from './isolation/index.ts';
+import { OverlayIsolation, singleIdStatement } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
 import type { BuildOptions } from './options.ts';
 import { openNode } from './node.ts';
@@ -60,6 +60,8 @@ async function buildFrom(
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
   await using isolation = new OverlayIsolation();
+  const limits = singleIdStatement();
+  if (limits !== undefined) progress.warn(limits);
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, basename(options.dockerfile));
   const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
@@ -101,7 +103,9 @@ async function buildFrom(
     lookups,
     progress,
     controller: controller.controller,
-    cachePush: options.cache.push && !(options.cache.onVolume && volumes.shared !== undefined),
+    // What others would take for theirs must have the owners that theirs has.
+    cachePush:
+      options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },

@@ -1,9 +1,7 @@
 import {
   chmodSync,
-  chownSync,
   constants,
   copyFileSync,
-  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -18,11 +16,14 @@ import { extractTar, imageXattrs, isTarArchive } from '../../src/layer/index.ts'
 import {
   type BytePath,
   deviceNumbers,
+  inUserNamespace,
   makeNode,
+  ownerOf,
   pathBuffer,
   pathText,
   resolveBytesInRoot,
   type ResolvedPath,
+  setOwner,
   setTimes,
   setXattr,
   toBytePath,
@@ -157,7 +158,7 @@ class Copier {
     for (const directory of missing) {
       this.#checkName(directory);
       mkdirSync(pathBuffer(directory));
-      if (this.#owner !== undefined) chownSync(pathBuffer(directory), this.#owner.uid, this.#owner.gid);
+      if (this.#owner !== undefined) setOwner(pathBuffer(directory), this.#owner);
       chmodSync(pathBuffer(directory), (this.#request.chmod ?? 0o755) & 0o777);
     }
     return resolved.path;
@@ -222,17 +223,28 @@ class Copier {
     const [from, to] = [pathBuffer(source), pathBuffer(target)];
     if (stat.isSymbolicLink()) symlinkSync(readlinkSync(from, 'buffer'), to);
     else if (stat.isFile()) copyFileSync(from, to, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-    else {
-      const { major, minor } = deviceNumbers(stat.rdev);
-      makeNode(to, stat.mode, major, minor);
+    else this.#makeNode(stat, target);
+  }
+
+  #makeNode(stat: Stats, target: BytePath): void {
+    const { major, minor } = deviceNumbers(stat.rdev);
+    try {
+      makeNode(pathBuffer(target), stat.mode, major, minor);
+    } catch (error) {
+      if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
+      const path = `/${this.#inTree(target)}`;
+      throw new BuildError(`the device node ${path} cannot be copied: a user namespace may not make it`, {
+        code: 'E_DEVICE_NODE',
+        where: this.#request.where,
+        remedy: 'Leave it out, or build as root of the machine.',
+      });
     }
   }
 
   #setMetadata(source: BytePath, stat: Stats, target: BytePath): void {
     const [from, to] = [pathBuffer(source), pathBuffer(target)];
     const { chmod, keepOwners } = this.#request;
-    const owner = this.#owner ?? (keepOwners ? stat : { uid: 0, gid: 0 });
-    lchownSync(to, owner.uid, owner.gid);
+    setOwner(to, this.#owner ?? (keepOwners ? ownerOf(from, stat) : { uid: 0, gid: 0 }));
     // After chown, which clears setuid bits and capabilities.
     if (!stat.isSymbolicLink()) chmodSync(to, chmod ?? stat.mode & 0o7777);
     for (const [name, value] of imageXattrs(from)) setXattr(to, name, value);
@@ -245,8 +257,7 @@ class Copier {
     this.#clear(target);
     const to = pathBuffer(target);
     writeFileSync(to, content, { flag: 'wx' });
-    const owner = this.#owner ?? { uid: 0, gid: 0 };
-    chownSync(to, owner.uid, owner.gid);
+    setOwner(to, this.#owner ?? { uid: 0, gid: 0 });
     chmodSync(to, this.#request.chmod ?? 0o644);
   }
 }

@@ -1,2 +1,3 @@
+export { describeMountRights, type MountRights, mountRights, singleIdStatement } from './mount-rights.ts';
 export { OverlayIsolation } from './overlay.ts';
 export type * from './types.ts';

@@ -8,10 +8,18 @@ import {
   readlinkSync,
   readSync,
 } from 'node:fs';
-import { type BytePath, deviceNumbers, getXattr, pathBuffer, pathText, toBytePath } from '../os/index.ts';
+import {
+  type BytePath,
+  deviceNumbers,
+  getXattr,
+  ownerOf,
+  pathBuffer,
+  pathText,
+  toBytePath,
+} from '../os/index.ts';
 import { BuildError } from '../support/index.ts';
 import type { TarEntry, TarEntryType } from './tar-reader.ts';
-import { imageXattrs } from './xattrs.ts';
+import { imageXattrs, opaqueAttribute, ownOverlayMark } from './xattrs.ts';
 
 /** One entry of a layer about to be written, and where its content is. */
 export interface Change {
@@ -29,8 +37,6 @@ export interface DiffRequest {
   readonly mountPoints?: readonly string[];
   /** No modification time in the layer is later than this, in seconds since the epoch. */
   readonly clampTime?: number;
-  /** Prefix of overlayfs' own attributes. */
-  readonly overlayPrefix?: string;
 }
 
 const noXattrs: ReadonlyMap<string, Buffer> = new Map();
@@ -64,18 +70,18 @@ class DiffWalk {
       (request.mountPoints ?? []).map((path) => toBytePath(path.replace(/^\/+/, ''))),
     );
     this.#clamp = request.clampTime === undefined ? undefined : BigInt(request.clampTime) * 1_000_000_000n;
-    this.#opaque = `${request.overlayPrefix ?? 'trusted.overlay.'}opaque`;
+    this.#opaque = opaqueAttribute(ownOverlayMark());
   }
 
   /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
   rootChange(lower: BytePath | undefined): Change[] {
     const stat = lstatSync(this.#bytes(''), { bigint: true });
-    const before =
-      lower === undefined
-        ? { mode: BigInt(constants.S_IFDIR | 0o755), uid: 0n, gid: 0n }
-        : lstatSync(pathBuffer(lower), { bigint: true });
-    if (stat.mode === before.mode && stat.uid === before.uid && stat.gid === before.gid) return [];
-    return [{ entry: { ...this.#entry('', stat), path: Buffer.from('./') } }];
+    const entry = { ...this.#entry('', stat), path: Buffer.from('./') };
+    const before = lower === undefined ? undefined : lstatSync(pathBuffer(lower), { bigint: true });
+    const mode = before?.mode ?? BigInt(constants.S_IFDIR | 0o755);
+    const owner =
+      lower === undefined || before === undefined ? { uid: 0, gid: 0 } : ownerOf(pathBuffer(lower), before);
+    return stat.mode === mode && entry.uid === owner.uid && entry.gid === owner.gid ? [] : [{ entry }];
   }
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
@@ -128,8 +134,7 @@ class DiffWalk {
       !opaque &&
       below !== undefined &&
       lower.nearest === below &&
-      sameMetadata(stat, lstatSync(pathBuffer(below), { bigint: true })) &&
-      sameXattrs(entry.xattrs, imageXattrs(pathBuffer(below)));
+      sameMetadata(stat, entry, pathBuffer(below));
     return same && children.length === 0 ? [] : [{ entry }, ...children];
   }
 
@@ -146,8 +151,7 @@ class DiffWalk {
       link: first ?? (type === 'symlink' ? readlinkSync(bytes, 'buffer') : nothing),
       type: first === undefined ? type : 'hardlink',
       mode: Number(stat.mode) & 0o7777,
-      uid: Number(stat.uid),
-      gid: Number(stat.gid),
+      ...ownerOf(bytes, stat),
       size: type === 'file' && first === undefined ? Number(stat.size) : 0,
       modified: this.#clamp !== undefined && stat.mtimeNs > this.#clamp ? this.#clamp : stat.mtimeNs,
       major,
@@ -160,8 +164,8 @@ class DiffWalk {
     const lowerBytes = pathBuffer(lowerPath);
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
-    if (!sameMetadata(stat, lower) || stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
-    if (!sameXattrs(entry.xattrs, imageXattrs(lowerBytes))) return false;
+    if (stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
+    if (!sameMetadata(stat, entry, lowerBytes)) return false;
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }
@@ -217,8 +221,17 @@ function typeOf(stat: BigIntStats): TarEntryType {
   return stat.isBlockDevice() ? 'block' : 'character';
 }
 
-function sameMetadata(a: BigIntStats, b: BigIntStats): boolean {
-  return a.mode === b.mode && a.uid === b.uid && a.gid === b.gid && a.mtimeNs === b.mtimeNs;
+/** Whether mode, owner, time and attributes are those of a path below. */
+function sameMetadata(stat: BigIntStats, entry: TarEntry, below: Buffer): boolean {
+  const lower = lstatSync(below, { bigint: true });
+  const owner = ownerOf(below, lower);
+  return (
+    stat.mode === lower.mode &&
+    stat.mtimeNs === lower.mtimeNs &&
+    entry.uid === owner.uid &&
+    entry.gid === owner.gid &&
+    sameXattrs(entry.xattrs, imageXattrs(below))
+  );
 }
 
 function sameXattrs(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {

@@ -1,12 +1,9 @@
 import {
   chmodSync,
-  chownSync,
   closeSync,
   fchmodSync,
-  fchownSync,
   fstatSync,
   ftruncateSync,
-  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -18,9 +15,19 @@ import {
   writeSync,
 } from 'node:fs';
 import { constants } from 'node:fs';
-import { lostGroupBit, makeNode, setTimes, setXattr } from '../os/index.ts';
-import { KilnError, systemErrorCode } from '../support/index.ts';
+import {
+  hasSingleId,
+  inUserNamespace,
+  lostGroupBit,
+  makeNode,
+  setOwner,
+  setTimes,
+  setXattr,
+} from '../os/index.ts';
+import { BuildError, EnvironmentError, systemErrorCode } from '../support/index.ts';
+import { splitPath, unsafe } from './archive-path.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
+import { opaqueAttribute, type OverlayMark, overlayMarks, writtenOverlayMarks } from './xattrs.ts';
 
 export interface TreeWriterOptions {
   /** The directory that is `/` for everything in the archive. */
@@ -32,8 +39,6 @@ export interface TreeWriterOptions {
    * `none` takes them as ordinary names.
    */
   readonly whiteouts: 'overlay' | 'none';
-  /** Prefix of overlayfs' own attributes: `trusted.overlay.`, or `user.overlay.` in a user namespace. */
-  readonly overlayPrefix?: string;
   /** Who everything belongs to; default the owners that the archive names. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
 }
@@ -42,17 +47,6 @@ const maximumLinks = 40;
 const setGroupId = 0o2000;
 const whiteoutPrefix = '.wh.';
 const opaqueName = '.wh..wh..opq';
-
-function unsafe(path: string, why: string): KilnError {
-  return new KilnError(
-    `unsafe entry ${JSON.stringify(Buffer.from(path, 'latin1').toString())} in archive: ${why}`,
-    {
-      code: 'E_TAR_UNSAFE',
-      category: 'registry',
-      remedy: 'The archive is hostile or damaged; do not use it.',
-    },
-  );
-}
 
 /**
  * Writes the entries of an archive below a root directory and nowhere else.
@@ -65,7 +59,6 @@ export class TreeWriter implements TarHandler {
   readonly #root: string;
   readonly #destination: string;
   readonly #whiteouts: boolean;
-  readonly #overlayPrefix: string;
   readonly #owner: TreeWriterOptions['owner'];
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
@@ -73,6 +66,11 @@ export class TreeWriter implements TarHandler {
   readonly #groupDirectories = new Set<string>();
   readonly #directoryTimes: [string, bigint][] = [];
   #file: { fd: number; path: string; entry: TarEntry; written: number } | undefined;
+  /** Device nodes that could not be made, as paths below the root. */
+  readonly #skipped = new Set<string>();
+  readonly #marks = new Set<OverlayMark>(writtenOverlayMarks());
+  #opaque = false;
+  #maximumId = 0;
   entries = 0;
   bytes = 0;
 
@@ -80,8 +78,22 @@ export class TreeWriter implements TarHandler {
     this.#root = Buffer.from(options.root).toString('latin1');
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
     this.#whiteouts = options.whiteouts === 'overlay';
-    this.#overlayPrefix = options.overlayPrefix ?? 'trusted.overlay.';
     this.#owner = options.owner;
+  }
+
+  /** Which of overlayfs' attributes mark every opaque directory that was written: all, where there is none. */
+  get overlayMarks(): readonly OverlayMark[] {
+    return this.#opaque ? [...this.#marks] : overlayMarks;
+  }
+
+  /** The largest user or group id that a file belongs to. */
+  get maximumId(): number {
+    return this.#maximumId;
+  }
+
+  /** Device nodes of a layer that a user namespace cannot have; everybody else's builds leave them out, too. */
+  get skippedDevices(): number {
+    return this.#skipped.size;
   }
 
   entry(archived: TarEntry): void {
@@ -123,7 +135,7 @@ export class TreeWriter implements TarHandler {
     this.#file = undefined;
     const { fd, path, entry } = file;
     try {
-      if (!this.#isRoots(path, entry)) fchownSync(fd, entry.uid, entry.gid);
+      if (!this.#isRoots(path, entry)) this.#setOwner(this.#bytes(path), entry);
       fchmodSync(fd, entry.mode);
       if ((entry.mode & setGroupId) !== 0) requireGroupBit(fstatSync(fd), path);
     } finally {
@@ -202,7 +214,7 @@ export class TreeWriter implements TarHandler {
   #makeParent(path: string): void {
     const target = this.#bytes(path);
     mkdirSync(target, 0o755);
-    if (!this.#isRoots(path, { uid: 0, gid: 0 })) chownSync(target, 0, 0);
+    if (!this.#isRoots(path, { uid: 0, gid: 0 })) setOwner(target, { uid: 0, gid: 0 });
     chmodSync(target, 0o755);
   }
 
@@ -219,7 +231,7 @@ export class TreeWriter implements TarHandler {
 
   #whiteout(parent: string, name: string): void {
     if (name === opaqueName) {
-      setXattr(this.#bytes(parent), `${this.#overlayPrefix}opaque`, Buffer.from('y'));
+      this.#markOpaque(this.#bytes(parent));
       return;
     }
     // Other names of this form belong to aufs and mean nothing to anyone else.
@@ -229,6 +241,18 @@ export class TreeWriter implements TarHandler {
     const path = parent === '' ? hidden : `${parent}/${hidden}`;
     // Within one layer an entry wins over a whiteout of the same name, whichever comes first.
     if (this.#stat(path) === undefined) makeNode(this.#bytes(path), constants.S_IFCHR, 0, 0);
+  }
+
+  #markOpaque(directory: Buffer): void {
+    this.#opaque = true;
+    for (const mark of this.#marks)
+      try {
+        setXattr(directory, opaqueAttribute(mark), Buffer.from('y'));
+      } catch (error) {
+        if (mark !== 'user' || systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
+        // The layer then serves root's own builds alone.
+        if (!this.#marks.delete(mark) || this.#marks.size === 0) throw noUserAttributes(error);
+      }
   }
 
   #create(path: string, entry: TarEntry): void {
@@ -266,15 +290,25 @@ export class TreeWriter implements TarHandler {
         // Device 0:0 is how overlayfs marks a deleted file; an archive may not forge it.
         if (this.#whiteouts && entry.type === 'character' && entry.major === 0 && entry.minor === 0)
           throw unsafe(path, 'a character device 0:0');
-        makeNode(
-          target,
-          (entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK) | 0o600,
-          entry.major,
-          entry.minor,
-        );
+        if (!this.#makeDevice(path, entry)) return;
         break;
     }
     this.#applyMetadata(path, entry);
+  }
+
+  /** @returns false when the user namespace may not make it and it can be left out. */
+  #makeDevice(path: string, entry: TarEntry): boolean {
+    const type = entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK;
+    try {
+      makeNode(this.#bytes(path), type | 0o600, entry.major, entry.minor);
+      return true;
+    } catch (error) {
+      if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
+      // A base's layer goes into the image as it is, whatever was unpacked of it; what ADD unpacks makes the layer.
+      if (!this.#whiteouts) throw deviceRefused(path);
+      this.#skipped.add(path);
+      return false;
+    }
   }
 
   #remove(path: string, existing: Stats): void {
@@ -289,6 +323,7 @@ export class TreeWriter implements TarHandler {
     const parent = this.#directory(this.#prefixed(components.slice(0, -1)));
     const source = parent === '' ? name : `${parent}/${name}`;
     const stat = this.#stat(source);
+    if (stat === undefined && this.#skipped.has(source)) return;
     if (stat === undefined || stat.isDirectory())
       throw unsafe(entry.path.toString('latin1'), 'a hard link to what is no file of the archive');
     linkSync(this.#bytes(source), target);
@@ -296,10 +331,8 @@ export class TreeWriter implements TarHandler {
 
   #applyMetadata(path: string, entry: TarEntry): void {
     const target = this.#bytes(path);
-    if (entry.type === 'symlink') {
-      if (!this.#isRoots(path, entry)) lchownSync(target, entry.uid, entry.gid);
-    } else {
-      chownSync(target, entry.uid, entry.gid);
+    if (entry.type !== 'symlink' || !this.#isRoots(path, entry)) this.#setOwner(target, entry);
+    if (entry.type !== 'symlink') {
       chmodSync(target, entry.mode);
       if ((entry.mode & setGroupId) !== 0) requireGroupBit(lstatSync(target), path);
       if (entry.type === 'directory') this.#noteGroup(path, entry.mode);
@@ -309,11 +342,22 @@ export class TreeWriter implements TarHandler {
     else setTimes(target, entry.modified, entry.modified);
   }
 
+  #setOwner(target: Buffer, entry: TarEntry): void {
+    this.#maximumId = Math.max(this.#maximumId, entry.uid, entry.gid);
+    setOwner(target, entry);
+  }
+
   #applyXattrs(path: string, entry: TarEntry): void {
     for (const [name, value] of entry.xattrs) {
       // overlayfs' own attributes would let an archive redirect or hide what is below it.
-      if (name.startsWith('trusted.') || name.startsWith('user.overlay.') || name === 'security.selinux')
+      if (
+        name.startsWith('trusted.') ||
+        /^user\.(?:overlay|kiln)\./.test(name) ||
+        name === 'security.selinux'
+      )
         continue;
+      // An access control list can only name ids that there are.
+      if (name.startsWith('system.posix_acl_') && hasSingleId()) continue;
       try {
         setXattr(this.#bytes(path), name, value);
       } catch (error) {
@@ -323,17 +367,26 @@ export class TreeWriter implements TarHandler {
   }
 }
 
+function noUserAttributes(cause: unknown): EnvironmentError {
+  return new EnvironmentError('the file system keeps no attributes of users (user.*)', {
+    code: 'E_FILE_SYSTEM',
+    cause,
+    remedy:
+      'Without root of the machine a volume must lie on ext4, XFS or Btrfs, or on tmpfs of Linux 6.6 or later.',
+  });
+}
+
+function deviceRefused(path: string): BuildError {
+  return new BuildError(
+    `the archive holds the device node ${Buffer.from(path, 'latin1').toString()}, which a user namespace may not make`,
+    {
+      code: 'E_DEVICE_NODE',
+      remedy: 'Leave it out of the archive, or build as root of the machine.',
+    },
+  );
+}
+
 /** @throws EnvironmentError when a set-group-id bit that was just set is not there. */
 function requireGroupBit(stat: Stats, path: string): void {
   if ((stat.mode & setGroupId) === 0) throw lostGroupBit(Buffer.from(path, 'latin1').toString());
-}
-
-/** The components of an archive's path. @throws KilnError `E_TAR_UNSAFE` for `..`. */
-function splitPath(path: Buffer): string[] {
-  const text = path.toString('latin1');
-  if (text.includes('\0')) throw unsafe(text, 'its name has a NUL byte');
-  const components = text.split('/').filter((part) => part !== '' && part !== '.');
-  if (components.includes('..')) throw unsafe(text, 'its path leads upwards');
-  if (components.some((part) => part.length > 255)) throw unsafe(text.slice(0, 300), 'its name is too long');
-  return components;
 }

@@ -8,6 +8,7 @@ import { decompressor } from './decompress.ts';
 import { TarReader } from './tar-reader.ts';
 import { treeDigestHere } from './tree-digest.ts';
 import { TreeWriter, type TreeWriterOptions } from './tree-writer.ts';
+import type { OverlayMark } from './xattrs.ts';
 
 /** A layer's blob on disk. */
 export interface CompressedFile {
@@ -20,13 +21,19 @@ export interface UnpackResult {
   readonly entries: number;
   /** Bytes of file content. */
   readonly bytes: number;
+  /** Which mounts the tree serves as a lower directory: those of root, and those of user namespaces. */
+  readonly overlayMarks: readonly OverlayMark[];
+  /** The largest user or group id that a file belongs to. */
+  readonly maximumId: number;
+  /** Device nodes left out, since a user namespace may not make them. */
+  readonly skippedDevices: number;
   /** Of the unpacked tree, to find out later whether it has been altered. */
   readonly tree: Digest;
 }
 
 /**
  * Unpacks a layer into an existing, empty directory, which then serves as an overlayfs lower directory: whiteouts are
- * character devices 0:0, opaque directories carry overlayfs' attribute. Runs in a worker thread.
+ * character devices 0:0, opaque directories carry overlayfs' attributes. Runs in a worker thread.
  *
  * @throws KilnError `E_LAYER_CORRUPT` when the content is not what `expectedDiffID` says, `E_TAR_UNSAFE`,
  *   `E_TAR_MALFORMED`; EnvironmentError `E_NO_SPACE`. The directory is then to be thrown away.
@@ -34,17 +41,9 @@ export interface UnpackResult {
 export async function unpackLayer(
   source: CompressedFile,
   target: string,
-  options: {
-    readonly expectedDiffID?: DiffID;
-    readonly overlayPrefix?: string;
-    readonly signal?: AbortSignal;
-  } = {},
+  options: { readonly expectedDiffID?: DiffID; readonly signal?: AbortSignal } = {},
 ): Promise<UnpackResult> {
-  const writer: TreeWriterOptions = {
-    root: target,
-    whiteouts: 'overlay',
-    ...(options.overlayPrefix === undefined ? {} : { overlayPrefix: options.overlayPrefix }),
-  };
+  const writer: TreeWriterOptions = { root: target, whiteouts: 'overlay' };
   try {
     const result = await runWorker<UnpackResult>(
       import.meta.url,
@@ -100,12 +99,10 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
     writer.abort();
     throw compressionError(error, source.file) ?? capabilityError(error) ?? error;
   }
-  return {
-    diffID: `sha256:${hash.digest('hex')}` as DiffID,
-    entries: writer.entries,
-    bytes: writer.bytes,
-    tree: treeDigestHere(options.root),
-  };
+  const { entries, bytes, overlayMarks, maximumId, skippedDevices } = writer;
+  const diffID = `sha256:${hash.digest('hex')}` as DiffID;
+  const tree = treeDigestHere(options.root);
+  return { diffID, entries, bytes, overlayMarks, maximumId, skippedDevices, tree };
 }
 
 function compressionError(error: unknown, file: string): KilnError | undefined {

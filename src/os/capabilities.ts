@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { EnvironmentError, messageOf, systemErrorCode } from '../support/index.ts';
+import { hasCapability } from './process-status.ts';
 
 /** Numbers of the capabilities that root needs for files of any kind (linux/capability.h). */
 const numbers = { CHOWN: 0, DAC_OVERRIDE: 1, FOWNER: 3, FSETID: 4, MKNOD: 27, SETFCAP: 31 } as const;
@@ -46,9 +46,7 @@ export function lostGroupBit(path: string): EnvironmentError {
 }
 
 function missing(name: FileCapability, cause: Error): EnvironmentError | undefined {
-  const status = readFileSync('/proc/self/status', 'utf8');
-  const effective = BigInt(`0x${/^CapEff:\s*(\S+)$/m.exec(status)?.[1] ?? '0'}`);
-  if (process.geteuid?.() !== 0 || (effective & (1n << BigInt(numbers[name]))) !== 0n) return undefined;
+  if (process.geteuid?.() !== 0 || hasCapability(numbers[name])) return undefined;
   return new EnvironmentError(`the capability ${name} is missing: ${messageOf(cause)}`, {
     code: 'E_CAPABILITY_MISSING',
     cause,

@@ -303,8 +303,7 @@ async function workAhead(
       missing.set(layer.digest, layer);
       needed += layer.size;
     }
-    if (unpack && (await target.layers.seal(layer.diffID)) === undefined)
-      needed += layer.size * expectedExpansion;
+    if (unpack && !(await target.layers.serves(layer.diffID))) needed += layer.size * expectedExpansion;
   }
   return { missing: [...missing.values()], needed };
 }

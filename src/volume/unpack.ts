@@ -31,7 +31,7 @@ export class Unpacker {
    */
   async ensure(layer: Layer, signal?: AbortSignal): Promise<void> {
     const compression = compressionOf(layer);
-    if ((await this.#layers.seal(layer.diffID)) !== undefined) return;
+    if (await this.#layers.serves(layer.diffID)) return;
     this.#queue ??= import('p-queue').then(
       ({ default: Queue }) => new Queue({ concurrency: this.#concurrency }),
     );

@@ -84,7 +84,7 @@ export class Volume implements AsyncDisposable {
     this.directory = directory;
     this.writable = layout.writable;
     this.#layout = layout;
-    this.#layers = new LayerDirectory({ directory, durable });
+    this.#layers = new LayerDirectory({ directory, durable, progress });
     this.#unpacker = new Unpacker(layout.blobs, this.#layers);
     this.#index = new IndexDatabase({ directory, writable: this.writable, progress });
     this.#references = new ImageReferences(layout);
@@ -95,14 +95,17 @@ export class Volume implements AsyncDisposable {
    * Opens the volume in `directory`.
    *
    * @throws EnvironmentError `E_VOLUME_NOT_FOUND` when it is opened for reading and is not there, `E_VOLUME_READ_ONLY`
-   * when it is to be written and cannot.
+   * when it is to be written and cannot, `E_VOLUME_OWNERS` when it is to be written and was unpacked with other ids.
    */
   static async open(directory: string, options: VolumeOptions): Promise<Volume> {
+    if (options.access === 'read-write') (await import('./owners.ts')).checkOwners(directory);
     const layout = await OciLayout.open(directory, options);
     if (layout.writable)
       await explained(directory, async () => {
         await ensureDirectory(joinPath(directory, 'layers'));
         await cleanIngest(layout.blobs.ingestDirectory);
+        const { markOwners } = await import('./owners.ts');
+        markOwners(directory);
         if (options.durable !== false) await new Reserve(directory).keep();
       });
     return new Volume(layout, options);
@@ -217,6 +220,7 @@ export class Volume implements AsyncDisposable {
     const unique = layers.filter(
       (layer, position) => layers.findLastIndex(({ diffID }) => diffID === layer.diffID) === position,
     );
+    if (!this.writable) (await import('./owners.ts')).checkOwners(this.directory);
     const leases = new LeaseSet();
     const acquired = await Promise.allSettled(unique.map((layer) => this.#lease(layer, leases, signal)));
     const failed = acquired.find((result) => result.status === 'rejected');

@@ -16,6 +16,7 @@ await build({
     executor: 'executor/main.ts',
     warmer: 'warmer/main.ts',
     'rootfs-worker': 'executor/isolation/rootfs-worker.ts',
+    'tree-digest-worker': 'src/layer/tree-digest-worker.ts',
     'unpack-worker': 'src/layer/unpack-worker.ts',
     'write-layer-worker': 'src/layer/write-layer-worker.ts',
   },

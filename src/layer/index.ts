@@ -4,3 +4,4 @@ export type { Layer } from './layer.ts';
 export { spaceError, unpackLayer, type CompressedFile, type UnpackResult } from './unpack.ts';
 export { blobLayer, fileLayer, type LayerFacts, writeLayer, type WriteLayerRequest } from './write-layer.ts';
 export { imageXattrs } from './xattrs.ts';
+export { unpackedTreeDigest } from './tree-digest.ts';

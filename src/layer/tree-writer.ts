@@ -4,6 +4,7 @@ import {
   closeSync,
   fchmodSync,
   fchownSync,
+  fstatSync,
   ftruncateSync,
   lchownSync,
   linkSync,
@@ -17,7 +18,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { constants } from 'node:fs';
-import { makeNode, setTimes, setXattr } from '../os/index.ts';
+import { lostGroupBit, makeNode, setTimes, setXattr } from '../os/index.ts';
 import { KilnError, systemErrorCode } from '../support/index.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
 
@@ -38,6 +39,7 @@ export interface TreeWriterOptions {
 }
 
 const maximumLinks = 40;
+const setGroupId = 0o2000;
 const whiteoutPrefix = '.wh.';
 const opaqueName = '.wh..wh..opq';
 
@@ -67,6 +69,8 @@ export class TreeWriter implements TarHandler {
   readonly #owner: TreeWriterOptions['owner'];
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
+  /** Directories with the set-group-id bit: what is made in them belongs to their group at first (inode(7)). */
+  readonly #groupDirectories = new Set<string>();
   readonly #directoryTimes: [string, bigint][] = [];
   #file: { fd: number; path: string; entry: TarEntry; written: number } | undefined;
   entries = 0;
@@ -119,8 +123,9 @@ export class TreeWriter implements TarHandler {
     this.#file = undefined;
     const { fd, path, entry } = file;
     try {
-      if (entry.uid !== 0 || entry.gid !== 0) fchownSync(fd, entry.uid, entry.gid);
+      if (!this.#isRoots(path, entry)) fchownSync(fd, entry.uid, entry.gid);
       fchmodSync(fd, entry.mode);
+      if ((entry.mode & setGroupId) !== 0) requireGroupBit(fstatSync(fd), path);
     } finally {
       closeSync(fd);
     }
@@ -185,11 +190,31 @@ export class TreeWriter implements TarHandler {
         pending.unshift(...target.split('/').filter((piece) => piece !== '' && piece !== '.'));
         continue;
       }
-      if (stat === undefined) mkdirSync(this.#bytes(path), 0o755);
+      if (stat === undefined) this.#makeParent(path);
       else if (!stat.isDirectory()) throw unsafe(wanted, 'it lies below something that is no directory');
+      else this.#noteGroup(path, stat.mode);
       current.push(part);
     }
     return current.join('/');
+  }
+
+  /** A directory that no entry describes: root's, whatever the umask and the directory above say. */
+  #makeParent(path: string): void {
+    const target = this.#bytes(path);
+    mkdirSync(target, 0o755);
+    if (!this.#isRoots(path, { uid: 0, gid: 0 })) chownSync(target, 0, 0);
+    chmodSync(target, 0o755);
+  }
+
+  #noteGroup(directory: string, mode: number): void {
+    if ((mode & setGroupId) === 0) this.#groupDirectories.delete(directory);
+    else this.#groupDirectories.add(directory);
+  }
+
+  /** Whether what was just made there belongs to root as it is, and is to. */
+  #isRoots(path: string, { uid, gid }: { readonly uid: number; readonly gid: number }): boolean {
+    const parent = path.slice(0, Math.max(0, path.lastIndexOf('/')));
+    return uid === 0 && gid === 0 && !this.#groupDirectories.has(parent);
   }
 
   #whiteout(parent: string, name: string): void {
@@ -272,10 +297,12 @@ export class TreeWriter implements TarHandler {
   #applyMetadata(path: string, entry: TarEntry): void {
     const target = this.#bytes(path);
     if (entry.type === 'symlink') {
-      if (entry.uid !== 0 || entry.gid !== 0) lchownSync(target, entry.uid, entry.gid);
+      if (!this.#isRoots(path, entry)) lchownSync(target, entry.uid, entry.gid);
     } else {
       chownSync(target, entry.uid, entry.gid);
       chmodSync(target, entry.mode);
+      if ((entry.mode & setGroupId) !== 0) requireGroupBit(lstatSync(target), path);
+      if (entry.type === 'directory') this.#noteGroup(path, entry.mode);
     }
     this.#applyXattrs(path, entry);
     if (entry.type === 'directory') this.#directoryTimes.push([path, entry.modified]);
@@ -294,6 +321,11 @@ export class TreeWriter implements TarHandler {
       }
     }
   }
+}
+
+/** @throws EnvironmentError when a set-group-id bit that was just set is not there. */
+function requireGroupBit(stat: Stats, path: string): void {
+  if ((stat.mode & setGroupId) === 0) throw lostGroupBit(Buffer.from(path, 'latin1').toString());
 }
 
 /** The components of an archive's path. @throws KilnError `E_TAR_UNSAFE` for `..`. */

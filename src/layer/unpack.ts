@@ -1,10 +1,12 @@
 import { createReadStream } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { pipeline } from 'node:stream/promises';
-import type { DiffID, LayerCompression } from '../oci/index.ts';
+import type { DiffID, Digest, LayerCompression } from '../oci/index.ts';
+import { capabilityError } from '../os/index.ts';
 import { EnvironmentError, KilnError, runWorker, systemErrorCode } from '../support/index.ts';
 import { decompressor } from './decompress.ts';
 import { TarReader } from './tar-reader.ts';
+import { treeDigestHere } from './tree-digest.ts';
 import { TreeWriter, type TreeWriterOptions } from './tree-writer.ts';
 
 /** A layer's blob on disk. */
@@ -18,6 +20,8 @@ export interface UnpackResult {
   readonly entries: number;
   /** Bytes of file content. */
   readonly bytes: number;
+  /** Of the unpacked tree, to find out later whether it has been altered. */
+  readonly tree: Digest;
 }
 
 /**
@@ -94,9 +98,14 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
     writer.finish();
   } catch (error) {
     writer.abort();
-    throw compressionError(error, source.file) ?? error;
+    throw compressionError(error, source.file) ?? capabilityError(error) ?? error;
   }
-  return { diffID: `sha256:${hash.digest('hex')}` as DiffID, entries: writer.entries, bytes: writer.bytes };
+  return {
+    diffID: `sha256:${hash.digest('hex')}` as DiffID,
+    entries: writer.entries,
+    bytes: writer.bytes,
+    tree: treeDigestHere(options.root),
+  };
 }
 
 function compressionError(error: unknown, file: string): KilnError | undefined {

@@ -37,7 +37,10 @@ export interface RegistryOptions {
   readonly skipTlsVerifyPull?: boolean;
   /** Where proxies are named (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and credentials may be; default `process.env`. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
-  /** Where Docker's config.json lies; default: the places that Docker and Podman look at. */
+  /**
+   * Where Docker's config.json lies, or a Secret as Kubernetes mounts it (`.dockerconfigjson`), or the file itself; default:
+   * the places that Docker and Podman look at.
+   */
   readonly dockerConfigDirectory?: string;
   /** How often requests of a pull are sent again when they failed for a passing reason; default 5. */
   readonly pullRetries?: number;

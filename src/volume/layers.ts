@@ -2,7 +2,7 @@ import { lstatSync, readFileSync } from 'node:fs';
 import { mkdir, open, readFile, rename, utimes } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
-import { type DiffID, type LayerCompression, digestHex } from '../oci/index.ts';
+import { type DiffID, type Digest, type LayerCompression, digestHex, isDigest } from '../oci/index.ts';
 import { type Progress, SingleFlight, joinFlight } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
@@ -18,6 +18,8 @@ export interface LayerSeal {
   readonly bytes: number;
   /** Milliseconds since the epoch; missing in seals of older versions. */
   readonly unpackedAt?: number;
+  /** Digest of the unpacked tree; missing in seals of older versions. */
+  readonly tree?: Digest;
 }
 
 /** What prune wants to know of a layer. Times in milliseconds since the epoch. */
@@ -128,6 +130,15 @@ export class LayerDirectory {
     await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
+  /** Takes a layer's directory away, unless somebody uses it. @returns false when it is in use or not there. */
+  async remove(diffID: DiffID): Promise<boolean> {
+    await using lease = await Lease.tryAcquireExclusive(this.path(diffID));
+    if (lease === undefined) return false;
+    await using work = await LockedDirectory.create(this.#ingest, 'trash-');
+    await rename(this.path(diffID), joinPath(work.path, 'layer'));
+    return true;
+  }
+
   async #unpackLocked(
     diffID: DiffID,
     provide: () => Promise<LayerFile & Partial<AsyncDisposable>>,
@@ -156,14 +167,17 @@ export class LayerDirectory {
       ...(signal === undefined ? {} : { signal }),
     });
     if (this.#options.durable) await syncTree(layer);
-    const { entries, bytes } = result;
-    await writeSeal(layer, { diffID, entries, bytes, unpackedAt: Date.now() }, this.#options.durable);
+    const { entries, bytes, tree: digest } = result;
+    const seal = { diffID, entries, bytes, unpackedAt: Date.now(), tree: digest };
+    await writeSeal(layer, seal, this.#options.durable);
     await this.#publish(layer, diffID, work.path);
   }
 
   async #publish(layer: string, diffID: DiffID, work: string): Promise<void> {
     const target = this.path(diffID);
     // Only an unsealed directory can be in the way here: the lock is held and the seal was looked for.
+    // With a lease, as a prune must find under a name what it has locked.
+    await using _leftover = await Lease.tryAcquire(target);
     if ((await unlessMissing(rename(target, joinPath(work, 'leftover')).then(() => true))) === true)
       await removeTree(joinPath(work, 'leftover'));
     await rename(layer, target);
@@ -176,12 +190,13 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
   try {
     const seal = JSON.parse(text) as Partial<LayerSeal> | null;
     if (seal?.diffID !== diffID || !Number.isSafeInteger(seal.entries)) return undefined;
-    const { entries = 0, bytes = 0, unpackedAt } = seal;
+    const { entries = 0, bytes = 0, unpackedAt, tree } = seal;
     return {
       diffID,
       entries,
       bytes: Number(bytes),
       ...(Number.isSafeInteger(unpackedAt) ? { unpackedAt: Number(unpackedAt) } : {}),
+      ...(isDigest(tree) ? { tree } : {}),
     };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;

@@ -16,11 +16,9 @@ export class Unpacker {
   readonly #blobs: BlobDirectory;
   readonly #layers: LayerDirectory;
   #queue: Promise<PQueue> | undefined;
-  #concurrency: number;
+  #concurrency = availableParallelism();
 
-  /** @param limit layers at the same time, if there are so many processors. */
-  constructor(blobs: BlobDirectory, layers: LayerDirectory, limit: number) {
-    this.#concurrency = Math.min(limit, availableParallelism());
+  constructor(blobs: BlobDirectory, layers: LayerDirectory) {
     this.#blobs = blobs;
     this.#layers = layers;
   }
@@ -41,7 +39,7 @@ export class Unpacker {
     await queue.add(() => this.#ensureNow(layer, compression, signal));
   }
 
-  /** Changes how many layers are unpacked at the same time. */
+  /** Changes how many layers are unpacked at the same time, if there are so many processors. */
   async limit(count: number): Promise<void> {
     this.#concurrency = Math.min(count, availableParallelism());
     if (this.#queue !== undefined) (await this.#queue).concurrency = this.#concurrency;

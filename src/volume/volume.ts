@@ -36,6 +36,7 @@ import { ensureDirectory, explained } from './storage.ts';
 import { type StoredImage, loadImage } from './stored-image.ts';
 import { Unpacker } from './unpack.ts';
 import { type VolumeUsage, measure } from './usage.ts';
+import type { Damage, VerifyResult } from './verify.ts';
 import { UseCounter } from './use-counter.ts';
 
 export interface VolumeOptions {
@@ -44,11 +45,16 @@ export interface VolumeOptions {
   /** False for scratch space that need not survive a power failure. Default true. */
   readonly durable?: boolean;
   readonly progress?: Progress | undefined;
-  /** Layers that are fetched, and at most that many are unpacked, at the same time. Default: see {@link Volume.limitLayers}. */
-  readonly layers?: number;
 }
 
-/** As many connections as a registry's host gets at the same time. */
+/** How many layers all pulls together work on at the same time; memory grows with both. */
+export interface LayerLimits {
+  readonly fetched: number;
+  /** At most as many as there are processors. */
+  readonly unpacked: number;
+}
+
+/** Layers that are fetched at the same time when nothing else is said. */
 const defaultLayerLimit = 16;
 
 /** The cache volume: images with their blobs, their layers unpacked, and who uses them (README.md). */
@@ -61,7 +67,7 @@ export class Volume implements AsyncDisposable {
   readonly #unpacker: Unpacker;
   readonly #pulls = new SingleFlight<string, PullResult>();
   #downloads: Promise<PQueue> | undefined;
-  #layerLimit: number;
+  #layerLimit = defaultLayerLimit;
   readonly #references: ImageReferences;
   readonly #uses: UseCounter;
   /** Whether images came, so that the index database is to be brought up to date. */
@@ -74,8 +80,7 @@ export class Volume implements AsyncDisposable {
     this.writable = layout.writable;
     this.#layout = layout;
     this.#layers = new LayerDirectory({ directory, durable });
-    this.#layerLimit = options.layers ?? defaultLayerLimit;
-    this.#unpacker = new Unpacker(layout.blobs, this.#layers, this.#layerLimit);
+    this.#unpacker = new Unpacker(layout.blobs, this.#layers);
     this.#index = new IndexDatabase({ directory, writable: this.writable, progress });
     this.#references = new ImageReferences(layout);
     this.#uses = new UseCounter(this.#index, progress);
@@ -150,11 +155,11 @@ export class Volume implements AsyncDisposable {
     );
   }
 
-  /** Bounds how many layers are fetched at the same time, by all pulls together; memory grows with it. */
-  async limitLayers(count: number): Promise<void> {
-    this.#layerLimit = count;
-    await this.#unpacker.limit(count);
-    if (this.#downloads !== undefined) (await this.#downloads).concurrency = count;
+  /** Bounds how many layers are worked on at the same time, from now on. */
+  async limitLayers({ fetched, unpacked }: LayerLimits): Promise<void> {
+    this.#layerLimit = fetched;
+    await this.#unpacker.limit(unpacked);
+    if (this.#downloads !== undefined) (await this.#downloads).concurrency = fetched;
   }
 
   /** Whether a stored image is what a tag's digest names: that manifest, or the one chosen from that index. */
@@ -276,6 +281,29 @@ export class Volume implements AsyncDisposable {
     const { executePrune } = await import('./prune.ts');
     return explained(this.directory, async () =>
       executePrune(this.#parts(), 'items' in what ? what : await this.planPrune(what, signal), signal),
+    );
+  }
+
+  /**
+   * Compares everything on the volume with what it should be.
+   *
+   * @param repair heals what is damaged, through this client; undefined: only looks.
+   */
+  async verify(
+    options: {
+      readonly repair?: RegistryClient | undefined;
+      readonly onDamage?: (damage: Damage) => void;
+      readonly signal?: AbortSignal;
+    } = {},
+  ): Promise<VerifyResult> {
+    const { repair, ...rest } = options;
+    if (repair !== undefined) this.#layout.requireWritable();
+    const { verifyVolume } = await import('./verify.ts');
+    return explained(this.directory, () =>
+      verifyVolume(this.#parts(), {
+        ...rest,
+        repair: repair === undefined ? undefined : { client: repair, unpacker: this.#unpacker },
+      }),
     );
   }
 

@@ -85,7 +85,7 @@ async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT' || systemErrorCode(error) === 'ENOTDIR') return undefined;
+    if (['ENOENT', 'ENOTDIR', 'EISDIR'].includes(systemErrorCode(error) ?? '')) return undefined;
     throw new EnvironmentError(`cannot read ${path}: ${messageOf(error)}`, {
       code: 'E_DOCKER_CONFIG',
       cause: error,

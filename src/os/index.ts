@@ -4,7 +4,6 @@ export * from './enter-user-namespace.ts';
 export * from './id-map.ts';
 export * from './libc.ts';
 export * from './memory.ts';
-export * from './sync.ts';
 export * from './own-program.ts';
 export * from './owner.ts';
 export * from './process-status.ts';

@@ -184,11 +184,17 @@ export class LayerDirectory {
     await this.#publish(layer, diffID);
   }
 
+  /** Renames a directory, with a lease meanwhile: a prune must find under a name what it has locked. */
+  async #takeAway(target: string, away: string): Promise<boolean> {
+    await using _lease = await Lease.tryAcquire(target);
+    return (await unlessMissing(rename(target, away).then(() => true))) === true;
+  }
+
   async #publish(layer: string, diffID: DiffID): Promise<void> {
     const target = this.path(diffID);
     // What is in the way was never finished, or serves others alone: builds that have it mounted go on with it.
     const replaced = joinPath(this.#ingest, randomName('replaced-'));
-    if ((await unlessMissing(rename(target, replaced).then(() => true))) === true) {
+    if (await this.#takeAway(target, replaced)) {
       await using unused = await Lease.tryAcquireExclusive(replaced);
       if (unused !== undefined) await removeTree(replaced);
     }

@@ -57,11 +57,6 @@ export interface LayerLimits {
 /** Layers that are fetched at the same time when nothing else is said. */
 const defaultLayerLimit = 16;
 
-/** An image that stays on the volume until this is disposed. */
-export interface ImageLease extends AsyncDisposable {
-  readonly image: StoredImage;
-}
-
 /** The cache volume: images with their blobs, their layers unpacked, and who uses them (README.md). */
 export class Volume implements AsyncDisposable {
   readonly directory: string;
@@ -132,21 +127,6 @@ export class Volume implements AsyncDisposable {
       return image;
     }
     return undefined;
-  }
-
-  /**
-   * As {@link find}, and the blobs of the layers stay until the result is disposed, whatever is pruned meanwhile: so the
-   * layers can be leased or unpacked then, and pushed.
-   */
-  async acquire(
-    reference: Reference,
-    platform: Platform,
-    signal?: AbortSignal,
-  ): Promise<ImageLease | undefined> {
-    const image = await this.find(reference, platform, signal);
-    const blobs = await this.acquireBlobs(image?.manifest.layers.map(({ digest }) => digest) ?? []);
-    if (image === undefined || blobs === undefined) return undefined;
-    return { image, [Symbol.asyncDispose]: () => blobs[Symbol.asyncDispose]() };
   }
 
   /**

@@ -2,7 +2,7 @@
 const names =
   process.argv.length > 2
     ? process.argv.slice(2)
-    : ['start', 'cached', 'cold', 'memory', 'daemon-memory', 'scale'];
+    : ['start', 'cached', 'cold', 'memory', 'daemon-memory', 'scale', 'transfer'];
 for (const name of names) {
   console.log(`\n${name}`);
   await import(`./${name}.ts`);

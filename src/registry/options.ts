@@ -1,4 +1,5 @@
 import type { Progress } from '../support/index.ts';
+import type { CredentialHelperName } from './auth/default-keychain.ts';
 import type { Throttle } from './transfer/throttle.ts';
 
 /** How one registry is reached. */
@@ -42,6 +43,8 @@ export interface RegistryOptions {
    * the places that Docker and Podman look at.
    */
   readonly dockerConfigDirectory?: string;
+  /** Identities of this machine, pod or job that may be used when no file has credentials; default: all. */
+  readonly credentialHelpers?: readonly CredentialHelperName[];
   /** How often requests of a pull are sent again when they failed for a passing reason; default 5. */
   readonly pullRetries?: number;
   /** The same for pushes and the layer cache; and how often an upload that got no further is tried again. Default 5. */

@@ -72,6 +72,14 @@ export class Ignore {
   }
 }
 
+/**
+ * Whether rules leave a path of the context out together with all that may be below it. With exceptions among the rules
+ * nothing is certain.
+ */
+export function isIgnoredForCertain(rules: IgnoreRules, path: string): boolean {
+  return new Ignore(rules).prunes(path);
+}
+
 /** Whether a pattern is one of Go's filepath.Match: brackets closed, escapes complete. */
 function isPattern(pattern: string): boolean {
   return patternSource(pattern, true) !== undefined;

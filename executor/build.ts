@@ -1,5 +1,5 @@
 import { mkdir, writeFile } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
@@ -15,6 +15,7 @@ import { historyOf, newest } from './history.ts';
 import type { BuildOptions } from './options.ts';
 import { openNode } from './node.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
+import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { BuildSession } from './session.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
@@ -75,6 +76,7 @@ async function buildFrom(
     options.cache.location === undefined
       ? undefined
       : openLayerCache(options.cache.location, client, creator);
+  await using scratch = await volumes.scratch();
   const consumed = new Set<string>(graph.globals.keys());
   const stages = await planBuild({
     dockerfile,
@@ -83,6 +85,14 @@ async function buildFrom(
     bases,
     buildArguments,
     platform,
+    remotes: new RemoteSources(
+      new HttpFiles({
+        get: (request) => client.readWebFile(request),
+        scratch: scratch.path,
+        memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
+      }),
+      new GitTrees((host) => client.trustOf(host), scratch.path),
+    ),
     keyed: cache !== undefined,
     consumed,
     signal: controller.signal,
@@ -96,7 +106,6 @@ async function buildFrom(
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
-  await using scratch = await volumes.scratch();
   const target = stages.at(-1);
   if (target === undefined) throw new Error('no stage is needed');
   await using session = new BuildSession({

@@ -21,8 +21,8 @@ import {
   type RunInstruction,
   type StageGraph,
 } from '../src/dockerfile/index.ts';
-import { ModeChange, parseExcludes } from './context/index.ts';
 import { healthText, plainList, quotedList, runText } from './history-text.ts';
+import { interpretCopy } from './interpret-copy.ts';
 import { proxyArguments, type StageState } from './stage-state.ts';
 import type { InterpretedStage, Operation, StageItem } from './steps.ts';
 import type { Platform } from '../src/oci/index.ts';
@@ -347,15 +347,6 @@ class Interpreter {
   }
 
   #copy(instruction: CopyInstruction): void {
-    this.#requireSupportedCopy(instruction);
-    const sources = instruction.sources.map((source) => this.#expand(instruction, source));
-    const destination = this.#expand(instruction, instruction.destination);
-    const files = instruction.heredocs.map((heredoc) => ({
-      name: heredoc.name,
-      content: this.#heredocText(instruction, heredoc),
-    }));
-    const chown = instruction.chown === undefined ? undefined : this.#expand(instruction, instruction.chown);
-    const chmod = instruction.chmod === undefined ? undefined : this.#expand(instruction, instruction.chmod);
     const origin: Origin | undefined = this.#stage.sources.get(instruction);
     if (instruction.from !== undefined && origin === undefined)
       throw unsupported(
@@ -363,44 +354,14 @@ class Interpreter {
         this.#where(instruction.line),
         'Write it in this Dockerfile.',
       );
-    const operation: Operation = {
-      kind: 'copy',
+    const { operation, text, createdBy } = interpretCopy(instruction, {
+      where: this.#where(instruction.line),
       from: origin,
-      patterns: sources,
-      files,
-      destination: this.#destination(destination),
-      chown,
-      chmod: chmod === undefined ? undefined : this.#mode(instruction, chmod),
-      unpackArchives: instruction.unpack ?? instruction.kind === 'add',
-      link: this.#isLinked(instruction, chown),
-      parents: instruction.parents,
-      excludes: parseExcludes(instruction.excludes, this.#where(instruction.line)),
-    };
-    const word = instruction.kind.toUpperCase();
-    const words = [...sources, ...files.map(({ name }) => `<<${name}`), destination].join(' ');
-    const from = instruction.from === undefined ? '' : ` --from=${instruction.from}`;
-    const flags = [
-      ...(instruction.parents ? [' --parents'] : []),
-      ...(chown === undefined ? [] : [` --chown=${chown}`]),
-      ...(chmod === undefined ? [] : [` --chmod=${chmod}`]),
-    ].join('');
-    this.#step(instruction, operation, `${word}${from} ${words}`, `${word}${flags} ${words} # buildkit`);
-  }
-
-  /**
-   * Whether the layer is made on nothing. With `--chmod` it is not, as in BuildKit: the directories that lead to the
-   * destination would have that mode too, and take it to the image.
-   */
-  #isLinked({ link, chmod, line }: CopyInstruction, chown: string | undefined): boolean {
-    if (!link || chmod !== undefined) return false;
-    if (chown !== undefined && !/^[0-9]+(?::[0-9]*)?$/.test(chown))
-      throw new BuildError('--chown of a copy with --link takes numbers: its layer has no /etc/passwd', {
-        code: 'E_USER_NOT_FOUND',
-        where: this.#where(line),
-        subject: chown,
-        remedy: 'Write --chown=1000:1000, or leave --link out.',
-      });
-    return true;
+      workingDirectory: this.#state.workingDirectory,
+      expand: (word) => this.#expand(instruction, word),
+      textOf: (heredoc) => this.#heredocText(instruction, heredoc),
+    });
+    this.#step(instruction, operation, text, createdBy);
   }
 
   /** Of RUN, what this version cannot do yet. */
@@ -409,20 +370,6 @@ class Interpreter {
     if (network !== 'default') throw unsupported(`RUN --network=${network}`, this.#where(line));
     if (security !== 'sandbox') throw unsupported(`RUN --security=${security}`, this.#where(line));
     if (devices.length > 0) throw unsupported('RUN --device', this.#where(line));
-  }
-
-  /** Of COPY and ADD, what this version cannot do yet. */
-  #requireSupportedCopy(instruction: CopyInstruction): void {
-    const word = instruction.kind.toUpperCase();
-    const flags = {
-      checksum: instruction.checksum !== undefined,
-      'keep-git-dir': instruction.keepGitDir !== undefined,
-    };
-    for (const [flag, given] of Object.entries(flags))
-      if (given) throw unsupported(`${word} --${flag}`, this.#where(instruction.line));
-    const remote = instruction.sources.find((source) => /^(?:https?|git|ssh):\/\/|^git@/i.test(source));
-    if (instruction.kind === 'add' && remote !== undefined)
-      throw unsupported(`ADD from ${remote}`, this.#where(instruction.line));
   }
 
   #heredocText(instruction: Instruction, heredoc: Heredoc): string {
@@ -441,22 +388,5 @@ class Interpreter {
         where: this.#where(instruction.line),
       });
     }
-  }
-
-  #destination(text: string): string {
-    const path = posix.resolve('/', this.#state.workingDirectory, text);
-    const directory = text.endsWith('/') || /(?:^|\/)\.$/.test(text);
-    return directory && path !== '/' ? `${path}/` : path;
-  }
-
-  #mode(instruction: CopyInstruction, text: string): number | string {
-    if (/^0*[0-7]{1,4}$/.test(text)) return parseInt(text, 8);
-    if (!/^[0-9]/.test(text) && ModeChange.parse(text) !== undefined) return text;
-    throw new BuildError(`"${text}" is not a mode`, {
-      code: 'E_DOCKERFILE_SYNTAX',
-      where: this.#where(instruction.line),
-      subject: instruction.chmod,
-      remedy: 'Write --chmod=0644, or --chmod=u=rwX,go=rX.',
-    });
   }
 }

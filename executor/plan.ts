@@ -4,6 +4,8 @@ import type { BaseImage, BaseResolver } from './bases.ts';
 import { type BuildContext, readTree, type TreeReading } from './context/index.ts';
 import type { Dockerfile, Origin, ResolvedStage, StageGraph } from '../src/dockerfile/index.ts';
 import { interpretStage } from './interpret.ts';
+import type { RemoteSources, ResolvedRemote } from './remote/index.ts';
+import type { CanonicalValue } from '../src/support/index.ts';
 import { StageState } from './stage-state.ts';
 import type { InterpretedStage, Operation, Step } from './steps.ts';
 
@@ -22,6 +24,8 @@ export interface PlannedStep extends Step {
   readonly source: PlannedBase | undefined;
   /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
   readonly stamp: string | undefined;
+  /** Of ADD, what it takes from elsewhere, as it is now. */
+  readonly remotes: readonly ResolvedRemote[];
 }
 
 export interface PlannedStage {
@@ -40,6 +44,7 @@ export interface PlanOptions {
   readonly bases: BaseResolver;
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  readonly remotes: RemoteSources;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
   readonly keyed: boolean;
   readonly consumed: Set<string>;
@@ -92,6 +97,7 @@ async function planStage(
       ? base.stage.interpreted.state.inherit()
       : StageState.fromImage(base.kind === 'image' ? base.image.config : undefined);
   const interpreted = interpretStage(options.dockerfile, options.graph, stage, state, options);
+  await resolveAllRemotes(options, interpreted);
   const steps: PlannedStep[] = [];
   let parentKey = options.keyed ? baseKey(base, stage.platform) : undefined;
   for (const item of interpreted.items) {
@@ -104,11 +110,12 @@ async function planStage(
     const sourceKey = source === undefined ? undefined : baseKey(source, stage.platform);
     const reading =
       parentKey === undefined || source !== undefined ? undefined : await readContext(options, item.step);
+    const remotes = await resolveRemotes(options, item.step);
     const own = parentKey === undefined || !isLinked(item.step) ? parentKey : null;
     const definition =
-      own === undefined ? undefined : definitionOf(item.step, own, sourceKey, reading?.digest);
+      own === undefined ? undefined : definitionOf(item.step, own, sourceKey, reading?.digest, remotes);
     const key = definition === undefined ? undefined : stepKey(definition);
-    steps.push({ ...item.step, key, definition, parentKey: own, source, stamp: reading?.stamp });
+    steps.push({ ...item.step, key, definition, parentKey: own, source, stamp: reading?.stamp, remotes });
     parentKey = keyAbove(parentKey, own, key);
   }
   return { index: stage.stage.index, label: stage.label, base, interpreted, steps, finalKey: parentKey };
@@ -162,9 +169,10 @@ function definitionOf(
   parent: CacheKey | null,
   source: CacheKey | undefined,
   content: Digest | undefined,
+  remotes: readonly ResolvedRemote[],
 ): KeyDefinition {
   if (operation.kind === 'copy') {
-    if (source === undefined) return copyContentDefinition(operation, parent, content ?? null);
+    if (source === undefined) return copyContentDefinition(operation, parent, content ?? null, remotes);
     const { patterns, destination, chown = null } = operation;
     const chmod = chmodText(operation);
     return {
@@ -202,6 +210,7 @@ export function copyContentDefinition(
   operation: CopyOperation,
   parent: CacheKey | null,
   content: Digest | null,
+  remotes: readonly ResolvedRemote[] = [],
 ): KeyDefinition {
   return {
     kind: 'copy',
@@ -214,7 +223,31 @@ export function copyContentDefinition(
     unpackArchives: operation.unpackArchives,
     keepOwners: operation.from !== undefined,
     ...copyFlags(operation),
+    ...(remotes.length === 0
+      ? {}
+      : { remotes: remotes.map(({ identity }, at) => describeRemote(operation, identity, at)) }),
   };
+}
+
+function describeRemote(
+  { remotes }: CopyOperation,
+  identity: ResolvedRemote['identity'],
+  at: number,
+): CanonicalValue {
+  return { ...identity, after: remotes[at]?.after ?? 0, unpack: remotes[at]?.unpack ?? false };
+}
+
+/** Asks for everything that a stage takes from elsewhere at once. Nothing is left running when something fails. */
+async function resolveAllRemotes(options: PlanOptions, { items }: InterpretedStage): Promise<void> {
+  const asked = items.flatMap((item) => (item.kind === 'step' ? [resolveRemotes(options, item.step)] : []));
+  for (const result of await Promise.allSettled(asked)) if (result.status === 'rejected') throw result.reason;
+}
+
+async function resolveRemotes(options: PlanOptions, { operation, where }: Step): Promise<ResolvedRemote[]> {
+  if (operation.kind !== 'copy') return [];
+  return Promise.all(
+    operation.remotes.map(({ source }) => options.remotes.resolve(source, where, options.signal)),
+  );
 }
 
 /** Reads what a copy takes from the context; undefined for other steps, and when all its sources are here-documents. */

@@ -2,7 +2,7 @@ import { fileLayer, makeMergeable, writeLayer } from '../src/layer/index.ts';
 import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
-import type { CopyRequest, SourceQuery } from './context/index.ts';
+import type { CopyRequest, FetchedSource, SourceQuery } from './context/index.ts';
 import { fitsOn, wantedSources } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { CopySource, Rootfs, RunStep } from './isolation/index.ts';
@@ -253,6 +253,8 @@ export class StageBuilder {
         operation.patterns.length === 0
           ? undefined
           : this.#query(step, operation, this.#session.context.directory),
+      fetched: await this.#fetch(step, operation),
+      excludes: operation.excludes,
       files: operation.files,
       destination: operation.destination,
       chown: operation.chown,
@@ -263,6 +265,17 @@ export class StageBuilder {
     };
     const stamp = await rootfs.copy(source, request, this.#session.signal);
     if (step.stamp !== undefined && step.stamp !== stamp) this.#session.doNotStore(step);
+  }
+
+  /** Brings here what ADD takes from elsewhere. */
+  #fetch(step: PlannedStep, { remotes }: CopyOperation): Promise<FetchedSource[]> {
+    return Promise.all(
+      step.remotes.map(async (remote, at): Promise<FetchedSource> => {
+        const { source, after = 0, unpack = false } = remotes[at] ?? {};
+        const path = await remote.fetch();
+        return { path, name: source?.kind === 'http' ? source.name : undefined, after, unpack };
+      }),
+    );
   }
 
   #query(step: PlannedStep, operation: CopyOperation, root: string): SourceQuery {

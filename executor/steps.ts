@@ -1,6 +1,7 @@
 import type { HistoryEntry } from '../src/oci/index.ts';
 import type { StageState } from './stage-state.ts';
 import type { Origin } from '../src/dockerfile/index.ts';
+import type { RemoteSource } from './remote/index.ts';
 
 /** A step that may make a layer, everything about it resolved but the files. */
 export type Operation =
@@ -19,6 +20,7 @@ export type Operation =
       /** Undefined: the build context. */
       readonly from: Origin | undefined;
       readonly patterns: readonly string[];
+      readonly remotes: readonly PlacedRemote[];
       readonly files: readonly { readonly name: string; readonly content: string }[];
       readonly destination: string;
       readonly chown: string | undefined;
@@ -31,6 +33,15 @@ export type Operation =
       readonly excludes: readonly string[];
     }
   | { readonly kind: 'workdir'; readonly path: string; readonly user: string };
+
+/** A source of ADD from elsewhere. */
+export interface PlacedRemote {
+  readonly source: RemoteSource;
+  /** How many of the step's patterns come before it. */
+  readonly after: number;
+  /** An archive is unpacked. */
+  readonly unpack: boolean;
+}
 
 export interface Step {
   /** As progress calls it: `[build 3/7]`. */

@@ -29,15 +29,30 @@ import {
   toBytePath,
 } from '../../src/os/index.ts';
 import { BuildError, systemErrorCode } from '../../src/support/index.ts';
+import type { IgnoreRules } from './dockerignore.ts';
 import { ModeChange } from './mode-change.ts';
 import { resolveOwner } from './owner.ts';
 import { lookUp, matchBaseName, matchSources, type SourceMatch, type SourceQuery } from './sources.ts';
 import { TreeStamp } from './tree-stamp.ts';
 
+/** What ADD takes from elsewhere, brought here: a file, or a directory with a tree. */
+export interface FetchedSource {
+  readonly path: string;
+  /** The name that a file gets in a directory; undefined for a tree. */
+  readonly name: string | undefined;
+  /** How many of the request's patterns come before it. */
+  readonly after: number;
+  /** An archive is unpacked. */
+  readonly unpack: boolean;
+}
+
 /** What one COPY or ADD does. Plain data that can be posted to a worker. */
 export interface CopyRequest {
   /** Undefined when all sources are here-documents. */
   readonly query: SourceQuery | undefined;
+  readonly fetched?: readonly FetchedSource[];
+  /** What is left out of the trees among these; of the query's, it says itself. */
+  readonly excludes?: IgnoreRules;
   readonly files: readonly { readonly name: string; readonly content: string }[];
   /** Absolute in the target; with a slash at the end when it must be a directory. */
   readonly destination: string;
@@ -71,7 +86,8 @@ class Copier {
   readonly #modeChange: ModeChange | undefined;
   /** Where the first name of a file with several was copied to. */
   readonly #links = new Map<string, BytePath>();
-  readonly #stamp = new TreeStamp();
+  /** Undefined while something is copied that is not of the tree that the stamp is of. */
+  #stamp: TreeStamp | undefined = new TreeStamp();
 
   constructor(root: string, request: CopyRequest) {
     this.#root = toBytePath(root);
@@ -82,21 +98,50 @@ class Copier {
   }
 
   async run(): Promise<string> {
-    const { query, files } = this.#request;
-    const matches = query === undefined ? [] : matchSources(query);
-    const intoDirectory = this.#destination.endsWith('/') || matches.length + files.length > 1;
-    for (const match of matches) await this.#copyMatch(match, intoDirectory);
+    const { query, files, fetched = [], unpackArchives } = this.#request;
+    const patterns = query?.patterns ?? [];
+    const matched = patterns.map((pattern) =>
+      query === undefined ? [] : matchSources({ ...query, patterns: [pattern] }),
+    );
+    const count = matched.flat().length + files.length + fetched.length;
+    const intoDirectory = this.#destination.endsWith('/') || count > 1;
+    const stamp = new TreeStamp();
+    for (let position = 0; position <= patterns.length; position++) {
+      this.#stamp = undefined;
+      for (const source of fetched.filter(({ after }) => after === position))
+        for (const match of this.#matchesOf(source))
+          await this.#copyMatch(match, intoDirectory, source.unpack);
+      this.#stamp = stamp;
+      for (const match of matched[position] ?? [])
+        await this.#copyMatch(match, intoDirectory, unpackArchives);
+    }
     for (const file of files) this.#writeFile(toBytePath(file.name), file.content, intoDirectory);
-    return this.#stamp.end();
+    return stamp.end();
   }
 
-  async #copyMatch(match: SourceMatch, intoDirectory: boolean): Promise<void> {
+  #matchesOf({ path, name }: FetchedSource): SourceMatch[] {
+    const { where } = this.#request;
+    const stat = name === undefined ? undefined : lookUp(toBytePath(path));
+    if (name !== undefined && stat !== undefined)
+      return [{ name: toBytePath(name), path: toBytePath(path), stat, below: [], carried: new Set() }];
+    const { excludes = [] } = this.#request;
+    return matchSources({
+      root: path,
+      patterns: ['.'],
+      ignore: [],
+      excludes,
+      where,
+      treeName: 'the repository',
+    });
+  }
+
+  async #copyMatch(match: SourceMatch, intoDirectory: boolean, unpack: boolean): Promise<void> {
     if (match.stat.isDirectory()) {
       this.#copyDirectory(match);
       return;
     }
     const file = pathBuffer(match.path);
-    if (this.#request.unpackArchives && match.stat.isFile() && (await isTarArchive(file))) {
+    if (unpack && match.stat.isFile() && (await isTarArchive(file))) {
       const directory = this.#inTree(this.#directory(this.#destination));
       await extractTar(file, pathText(this.#root), directory, this.#owner);
       this.#addToStamp(match.path);
@@ -109,7 +154,7 @@ class Copier {
   /** Called when a path has been copied, so that a change meanwhile shows. */
   #addToStamp(source: BytePath): void {
     const stat = lookUp(source);
-    if (stat !== undefined) this.#stamp.add(stat);
+    if (stat !== undefined) this.#stamp?.add(stat);
   }
 
   #copyDirectory(match: SourceMatch): void {
@@ -125,7 +170,7 @@ class Copier {
         this.#addToStamp(source);
         continue;
       }
-      this.#stamp.add(stat);
+      this.#stamp?.add(stat);
       this.#checkName(path);
       const there = lookUp(path);
       if (there === undefined) mkdirSync(pathBuffer(path));

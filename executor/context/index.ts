@@ -1,4 +1,4 @@
-export { copyInto, type CopyRequest } from './copy.ts';
+export { copyInto, type CopyRequest, type FetchedSource } from './copy.ts';
 export { type IgnoreRules, isIgnoredForCertain, parseExcludes } from './dockerignore.ts';
 export { ModeChange } from './mode-change.ts';
 export { type BuildContext, openContext, readDockerfile } from './open-context.ts';

@@ -201,7 +201,8 @@ export class StageCheck {
       if (heredoc.expand) this.#expand(instruction, heredoc.content, { plainQuotes: true });
     for (const source of instruction.sources) {
       const path = this.#expand(instruction, source)?.text;
-      if (path === undefined || instruction.from !== undefined || /^[a-z+]+:\/\//i.test(path)) continue;
+      if (path === undefined || instruction.from !== undefined || /^[a-z+]+:\/\/|^[^/]+@[^/]+:/i.test(path))
+        continue;
       const relative = path.replace(/^(?:\.?\/)+|\/+$/g, '');
       if (relative !== '' && relative !== '.' && this.#context.isIgnored(relative))
         this.#report(

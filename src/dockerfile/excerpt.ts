@@ -1,4 +1,4 @@
-import { BuildError, UsageError } from '../support/index.ts';
+import { BuildError, hideCredentials, UsageError } from '../support/index.ts';
 
 /** Lines after the one of an error in which its word is looked for: instructions go over several. */
 const searchedLines = 40;
@@ -72,8 +72,9 @@ function firstWord(source: readonly string[], line: number): Found {
   return { line, text, column: match?.[1]?.length ?? 0, length: match?.[2]?.length ?? 0 };
 }
 
-/** Control characters of a Dockerfile must not reach a terminal. */
+/** Control characters of a Dockerfile must not reach a terminal, nor credentials a log. What is marked stays in its place. */
 function clean(text: string): string {
+  const shown = hideCredentials(text, (secret) => '*'.repeat(secret.length));
   // eslint-disable-next-line no-control-regex
-  return text.replace(/[\x00-\x08\x0b-\x1f\x7f]/g, '?');
+  return shown.replace(/[\x00-\x08\x0b-\x1f\x7f]/g, '?');
 }

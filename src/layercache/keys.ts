@@ -15,6 +15,8 @@ export const keySchema = 'k1';
 interface CopyFlags {
   readonly parents?: true;
   readonly excludes?: readonly string[];
+  /** Of ADD, what it takes from elsewhere: digests of files, commits of repositories. */
+  readonly remotes?: readonly CanonicalValue[];
 }
 
 /** Everything that decides what a step makes (DESIGN: docs/cache-keys.md). */

@@ -6,6 +6,7 @@ import type { TlsSettings } from './http/pools.ts';
 import { withRetries } from './http/retry.ts';
 import { isLoopback, SchemeFinder } from './http/scheme.ts';
 import { Transport } from './http/transport.ts';
+import { type HostTrust, readWebFile, type WebAnswer, type WebRequest } from './http/web.ts';
 import type { ImageSource } from './image-source.ts';
 import { MirrorHealth } from './mirrors/mirror-health.ts';
 import { type Mirror, parseMirror } from './mirrors/mirror.ts';
@@ -103,6 +104,24 @@ export class RegistryClient implements AsyncDisposable {
       ...mirrors.map(({ registry, prefix }) => ({ registry, repository: prefix + name.repository })),
       ...(itself ? [{ registry: name.registry, repository: name.repository }] : []),
     ];
+  }
+
+  /**
+   * Reads a file of any web server, over this client's connections: through the same proxies, with the certificates that were
+   * given for its host, and again when it fails for a passing reason. No credentials are sent but those of its address.
+   *
+   * @throws KilnError `E_REGISTRY_UNAVAILABLE`, `E_REGISTRY_CERTIFICATE`, `E_REGISTRY_REFUSED`.
+   */
+  readWebFile(request: WebRequest): Promise<WebAnswer> {
+    const once = this.#transport.sender((host) => this.trustOf(host));
+    const { pullRetries = defaultRetries, longestWait } = this.#options;
+    return readWebFile(withRetries(once, pullRetries, longestWait), request);
+  }
+
+  /** Whom to trust at a host that need not be a registry: as it was said for that host, and nobody more. */
+  trustOf(host: string): HostTrust {
+    const { certificate, clientCertificate, skipTlsVerify } = this.#settings(host);
+    return { skipVerify: skipTlsVerify === true, certificate, clientCertificate };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,7 @@
 export { type CredentialHelperName, parseCredentialHelpers } from './auth/default-keychain.ts';
 export { RegistryClient } from './client.ts';
 export { RegistryError } from './errors.ts';
+export { authorizationOf, type HostTrust, type WebAnswer, type WebRequest } from './http/web.ts';
 export { type FetchedImage, fetchImage } from './fetch-image.ts';
 export type { FetchedManifest, ImageSource } from './image-source.ts';
 export { parseMirror } from './mirrors/mirror.ts';

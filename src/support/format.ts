@@ -59,3 +59,25 @@ export function printable(text: string): string {
   // eslint-disable-next-line no-control-regex
   return text.replace(/[\x00-\x1f\x7f-\x9f]/g, ' ');
 }
+
+/**
+ * A text with the credentials hidden that addresses in it have: user and password before the host, and what looks like a
+ * secret among the query.
+ *
+ * @param hide what stands in the place of a secret.
+ */
+export function hideCredentials(text: string, hide: (secret: string) => string = () => '***'): string {
+  return text
+    .replace(
+      /(\bhttps?:\/\/)([^/?#@\s]+)(?=@)/gi,
+      (_all, scheme: string, login: string) => scheme + hide(login),
+    )
+    .replace(
+      /(:\/\/[^/?#@:\s]*:)([^/?#@\s]+)(?=@)/g,
+      (_all, before: string, password: string) => before + hide(password),
+    )
+    .replace(
+      /([?&][^=&#\s]*(?:token|signature|sig|secret|password|key|credential)[^=&#\s]*=)([^&#\s"']+)/gi,
+      (_all, name: string, value: string) => name + hide(value),
+    );
+}

@@ -3,8 +3,10 @@ import { openContext } from '../../executor/context/index.ts';
 import { planBuild, type PlannedStage } from '../../executor/plan.ts';
 import { parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
 import { hostPlatform } from '../../src/oci/index.ts';
-import { RegistryClient } from '../../src/registry/index.ts';
+import { GitTrees, HttpFiles, RemoteSources } from '../../executor/remote/index.ts';
+import { RegistryClient, type WebAnswer, type WebRequest } from '../../src/registry/index.ts';
 import { Progress } from '../../src/support/index.ts';
+import { temporaryDirectory } from './programs.ts';
 
 export interface PlanSetting {
   readonly arguments?: Readonly<Record<string, string>>;
@@ -26,6 +28,9 @@ export async function planOf(
   const platform = hostPlatform();
   const graph = resolveStages(parsed, { target: setting.target, buildArguments, platform });
   await using client = new RegistryClient();
+  await using scratch = await temporaryDirectory();
+  const get = (request: WebRequest): Promise<WebAnswer> => client.readWebFile(request);
+  const files = new HttpFiles({ get, scratch: scratch.path, memory: undefined });
   return await planBuild({
     dockerfile: parsed,
     graph,
@@ -33,6 +38,7 @@ export async function planOf(
     bases: new BaseResolver([], client, undefined, new Progress()),
     buildArguments,
     platform,
+    remotes: new RemoteSources(files, new GitTrees((host) => client.trustOf(host), scratch.path)),
     keyed: true,
     consumed: new Set(),
   });

@@ -37,7 +37,7 @@ function isRedirect(status: number): boolean {
 }
 
 function refused(request: HttpRequest, why: string): KilnError {
-  return new KilnError(`${request.method} ${request.url.host}${request.url.pathname}: the registry ${why}`, {
+  return new KilnError(`${request.method} ${request.url.host}${request.url.pathname}: the server ${why}`, {
     code: 'E_REGISTRY_REFUSED',
     category: 'registry',
   });

@@ -1,0 +1,192 @@
+import { spawn } from 'node:child_process';
+import { authorizationOf, type HostTrust } from '../../src/registry/index.ts';
+import { BuildError, EnvironmentError, hideCredentials, systemErrorCode } from '../../src/support/index.ts';
+
+/** What git reads from its environment as if it stood in its configuration (git-config(1), GIT_CONFIG_COUNT). */
+type Setting = readonly [name: string, value: string];
+
+export interface GitProgramOptions {
+  /** The repository, with user and password. */
+  readonly remote: string;
+  readonly trust: HostTrust;
+  /** The Dockerfile and line. */
+  readonly where: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const passedOn = [
+  ...['PATH', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY', 'ALL_PROXY'],
+  ...['http_proxy', 'https_proxy', 'no_proxy', 'all_proxy', 'SSH_AUTH_SOCK'],
+];
+const longestOutput = 16 << 20;
+
+/**
+ * The git of the machine, for one repository. It asks nobody anything, runs no hook, reads nobody's configuration, and
+ * takes nothing from the local disk, whatever submodules say. Credentials are in its environment only, not among its arguments,
+ * which every process of the machine may read.
+ */
+export class GitProgram {
+  /** The address without credentials. */
+  readonly address: string;
+  readonly #options: GitProgramOptions;
+  readonly #environment: Readonly<Record<string, string>>;
+
+  constructor(options: GitProgramOptions) {
+    this.#options = options;
+    const { address, settings } = split(options);
+    this.address = address;
+    this.#environment = environmentOf([...fixedSettings, ...settings]);
+  }
+
+  /** How messages call the repository. */
+  get name(): string {
+    return hideCredentials(this.#options.remote);
+  }
+
+  /**
+   * Runs git.
+   *
+   * @returns what it printed.
+   * @throws BuildError `E_GIT_FAILED` with its own words; EnvironmentError `E_GIT_MISSING`.
+   */
+  async run(args: readonly string[], directory: string): Promise<string> {
+    const { code, stdout, stderr } = await this.attempt(args, directory);
+    if (code === 0) return stdout;
+    throw this.failure(stderr);
+  }
+
+  /** {@link run} that tells how git ended instead of throwing. */
+  async attempt(
+    args: readonly string[],
+    directory: string,
+  ): Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }> {
+    const { signal } = this.#options;
+    signal?.throwIfAborted();
+    const child = spawn('git', args, {
+      cwd: directory,
+      env: this.#environment,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // Its helpers are ended with it.
+      detached: true,
+    });
+    const end = (): void => {
+      if (child.pid !== undefined)
+        try {
+          process.kill(-child.pid, 'SIGKILL');
+        } catch (error) {
+          if (systemErrorCode(error) !== 'ESRCH') throw error;
+        }
+    };
+    signal?.addEventListener('abort', end, { once: true });
+    try {
+      const result = await new Promise<{ code: number | null; stdout: string; stderr: string }>(
+        (resolve, reject) => {
+          let [stdout, stderr] = ['', ''];
+          child.stdout.setEncoding('utf8').on('data', (text: string) => {
+            if (stdout.length < longestOutput) stdout += text;
+          });
+          child.stderr.setEncoding('utf8').on('data', (text: string) => {
+            stderr = (stderr + text).slice(-4096);
+          });
+          child.once('error', (cause) => reject(missing(cause)));
+          child.once('close', (code) => resolve({ code, stdout, stderr }));
+        },
+      );
+      signal?.throwIfAborted();
+      return result;
+    } finally {
+      signal?.removeEventListener('abort', end);
+    }
+  }
+
+  failure(
+    stderr: string,
+    remedy = 'Check the address, the ref, and that access needs no question.',
+  ): BuildError {
+    const words = stderr
+      .split('\n')
+      .map((line) => line.trim())
+      .filter((line) => /^(?:fatal|error|remote|ssh|Host key|Permission)\b/i.test(line))
+      .slice(0, 3)
+      .map((line) => hideCredentials(line))
+      .join('; ');
+    return new BuildError(`git cannot read ${this.name}${words === '' ? '' : `: ${words}`}`, {
+      code: 'E_GIT_FAILED',
+      where: this.#options.where,
+      remedy,
+    });
+  }
+}
+
+const fixedSettings: readonly Setting[] = [
+  ['core.hooksPath', '/dev/null'],
+  ['core.fsmonitor', 'false'],
+  ['core.autocrlf', 'false'],
+  ['core.fileMode', 'true'],
+  ['core.symlinks', 'true'],
+  ['credential.helper', ''],
+  ['init.defaultBranch', 'master'],
+  ['advice.detachedHead', 'false'],
+  ['gc.auto', '0'],
+  ['maintenance.auto', 'false'],
+  ['submodule.recurse', 'false'],
+  ['transfer.credentialsInUrl', 'die'],
+];
+
+/** Takes user and password out of an address that git would show. Those of ssh are names only, and stay. */
+function split({ remote, trust }: GitProgramOptions): { address: string; settings: Setting[] } {
+  if (!/^https?:\/\//i.test(remote)) return { address: remote, settings: [] };
+  const url = new URL(remote);
+  const login = authorizationOf(url);
+  url.username = '';
+  url.password = '';
+  const of = (key: string, value: string): Setting => [`http.${url.origin}/.${key}`, value];
+  const { certificate, clientCertificate, skipVerify } = trust;
+  return {
+    address: url.href,
+    settings: [
+      ...(login === undefined ? [] : [of('extraHeader', `Authorization: ${login}`)]),
+      ...(certificate === undefined ? [] : [of('sslCAInfo', certificate)]),
+      ...(clientCertificate === undefined
+        ? []
+        : [of('sslCert', clientCertificate.certificate), of('sslKey', clientCertificate.key)]),
+      ...(skipVerify ? [of('sslVerify', 'false')] : []),
+    ],
+  };
+}
+
+function environmentOf(settings: readonly Setting[]): Record<string, string> {
+  const inherited = passedOn.flatMap((name) => {
+    const value = process.env[name];
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  return {
+    ...Object.fromEntries(inherited),
+    LC_ALL: 'C',
+    HOME: '/dev/null',
+    GIT_CONFIG_NOSYSTEM: '1',
+    GIT_CONFIG_GLOBAL: '/dev/null',
+    GIT_TERMINAL_PROMPT: '0',
+    GIT_ASKPASS: '/bin/false',
+    SSH_ASKPASS: '/bin/false',
+    // No file:, no ext:, neither for the repository nor for its submodules.
+    GIT_ALLOW_PROTOCOL: 'http:https:ssh:git',
+    GIT_SSH_COMMAND: 'ssh -F /dev/null -o BatchMode=yes',
+    GIT_OPTIONAL_LOCKS: '0',
+    GIT_CONFIG_COUNT: String(settings.length),
+    ...Object.fromEntries(
+      settings.flatMap(([name, value], index) => [
+        [`GIT_CONFIG_KEY_${index}`, name],
+        [`GIT_CONFIG_VALUE_${index}`, value],
+      ]),
+    ),
+  };
+}
+
+function missing(cause: unknown): EnvironmentError {
+  return new EnvironmentError('ADD from a repository needs the program git', {
+    code: 'E_GIT_MISSING',
+    cause,
+    remedy: 'Install git.',
+  });
+}

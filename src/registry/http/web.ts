@@ -1,0 +1,56 @@
+import type { Readable } from 'node:stream';
+import { headerOf, type Send } from './message.ts';
+import { followRedirects } from './redirect.ts';
+
+/** A file of any web server to be read. */
+export interface WebRequest {
+  /** User and password in it are for this server alone, and are sent nowhere else. */
+  readonly url: URL;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What a web server answered, after its redirects. The body is to be read or dumped. */
+export interface WebAnswer {
+  readonly status: number;
+  header(name: string): string | undefined;
+  readonly body: Readable & { dump(): Promise<void> };
+}
+
+/** Whom connections for git, which makes its own, are to trust; files in PEM form. */
+export interface HostTrust {
+  readonly skipVerify: boolean;
+  readonly certificate: string | undefined;
+  readonly clientCertificate: { readonly certificate: string; readonly key: string } | undefined;
+}
+
+/**
+ * Reads a file of a web server that need not be a registry.
+ *
+ * @throws KilnError as requests to registries do: `E_REGISTRY_UNAVAILABLE`, `E_REGISTRY_CERTIFICATE`, `E_REGISTRY_REFUSED` for
+ * redirects that are not followed.
+ */
+export async function readWebFile(send: Send, { url, headers, signal }: WebRequest): Promise<WebAnswer> {
+  const login = authorizationOf(url);
+  const bare = new URL(url);
+  bare.username = '';
+  bare.password = '';
+  const own: Send = (request) =>
+    send(
+      login === undefined ? request : { ...request, headers: { ...request.headers, authorization: login } },
+    );
+  const request = { method: 'GET', url: bare, headers: { ...headers }, transfer: true, signal } as const;
+  const response = await followRedirects(request, own, send);
+  return {
+    status: response.status,
+    header: (name) => headerOf(response, name),
+    body: response.body,
+  };
+}
+
+/** The value of an Authorization header for the user and password in an address (RFC 7617); undefined without any. */
+export function authorizationOf({ username, password }: URL): string | undefined {
+  if (username === '' && password === '') return undefined;
+  const login = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  return `Basic ${Buffer.from(login).toString('base64')}`;
+}

@@ -33,7 +33,10 @@ export interface BaseImage {
 }
 
 /** A base that lies on a volume. */
-export function fromStored({ config, layers }: StoredImage, name: BaseName): BaseImage {
+export function fromStored(
+  { config, layers }: Pick<StoredImage, 'config' | 'layers'>,
+  name: BaseName,
+): BaseImage {
   return baseImage(name, config, layers, () => Promise.resolve(true));
 }
 

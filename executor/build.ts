@@ -1,17 +1,18 @@
 import { mkdir, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
-import { isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
+import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
 import { OverlayIsolation, singleIdStatement } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
+import { NamedContexts } from './named-contexts.ts';
 import type { BuildOptions } from './options.ts';
 import { openNode } from './node.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
@@ -47,7 +48,7 @@ export async function build(
   try {
     return await buildFrom(source, options, client, progress, signal, marks);
   } catch (error) {
-    throw addExcerpt(basename(options.dockerfile), source.split(/\r?\n/), error);
+    throw addExcerpt(dockerfileName(options.dockerfile), source.split(/\r?\n/), error);
   }
 }
 
@@ -65,8 +66,13 @@ async function buildFrom(
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
   const context = await openContext(options.context, options.dockerfile);
-  const dockerfile = parseDockerfile(source, basename(options.dockerfile));
-  const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
+  const dockerfile = parseDockerfile(source, dockerfileName(options.dockerfile));
+  const graph = resolveStages(dockerfile, {
+    target: options.target,
+    buildArguments,
+    platform,
+    contexts: options.contexts.origins,
+  });
   if (options.waitForWarmerSeconds !== undefined)
     await waitForWarmer(options.cacheDirectory, options.waitForWarmerSeconds, progress, controller.signal);
   await using volumes = await openVolumes(options, progress);
@@ -77,6 +83,12 @@ async function buildFrom(
       ? undefined
       : openLayerCache(options.cache.location, client, creator);
   await using scratch = await volumes.scratch();
+  const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
+  const files = new HttpFiles({
+    get: (request) => client.readWebFile(request),
+    scratch: scratch.path,
+    memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
+  });
   const consumed = new Set<string>(graph.globals.keys());
   const stages = await planBuild({
     dockerfile,
@@ -85,14 +97,8 @@ async function buildFrom(
     bases,
     buildArguments,
     platform,
-    remotes: new RemoteSources(
-      new HttpFiles({
-        get: (request) => client.readWebFile(request),
-        scratch: scratch.path,
-        memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
-      }),
-      new GitTrees((host) => client.trustOf(host), scratch.path),
-    ),
+    remotes: new RemoteSources(files, repositories),
+    contexts: new NamedContexts(options.contexts.sources, repositories),
     keyed: cache !== undefined,
     consumed,
     signal: controller.signal,
@@ -114,7 +120,6 @@ async function buildFrom(
     client,
     platform,
     scratch: scratch.path,
-    context,
     cache,
     lookups,
     progress,

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { basename, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import {
   addFlags,
@@ -23,12 +23,14 @@ import { hostPlatform, parsePlatform, parseReference } from '../src/oci/index.ts
 import { EnvironmentError, KilnError } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
 import { countOf, factsOf, requireNoFindings } from './checks.ts';
-import { isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
+import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { dockerfilePath } from './dockerfile-path.ts';
+import { parseBuildContexts } from './named-contexts.ts';
 
 /** Flags of `executor check`. */
 interface CheckFlags {
   readonly context: string;
+  readonly buildContext: readonly string[];
   readonly dockerfile: string;
   readonly target?: string;
   readonly buildArg: readonly string[];
@@ -56,7 +58,11 @@ export function addCheckCommand(program: Command): void {
     .addHelpText('after', examples);
   addFlags(command, [
     valueFlag('-c, --context <directory>', 'the build context, for its .dockerignore').default('.'),
-    valueFlag('-f, --dockerfile <path>', 'the Dockerfile, in the context or anywhere').default('Dockerfile'),
+    buildContextFlag(),
+    valueFlag(
+      '-f, --dockerfile <path>',
+      'the Dockerfile, in the context or anywhere; - for standard input',
+    ).default('Dockerfile'),
     valueFlag('--target <stage>', 'only this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
     valueFlag('--platform <os/arch>', "the image's platform (default: this machine's)"),
@@ -67,6 +73,14 @@ export function addCheckCommand(program: Command): void {
   command.action(checkCommand);
 }
 
+/** What stands in the place of stages and images. */
+export function buildContextFlag(): ReturnType<typeof listFlag> {
+  return listFlag(
+    '--build-context <name=source>',
+    'a directory, docker-image://, oci-layout:// or a git repository in the place of a stage or image of this name',
+  );
+}
+
 /** What makes findings of the checks errors. */
 export function checkErrorFlag(): ReturnType<typeof booleanFlag> {
   return booleanFlag('--check-error', 'fail when the build checks find something', false);
@@ -75,7 +89,7 @@ export function checkErrorFlag(): ReturnType<typeof booleanFlag> {
 async function checkCommand(flags: CheckFlags): Promise<void> {
   const path = dockerfilePath(flags.dockerfile, flags.context);
   const source = await readDockerfile(path);
-  const file = basename(path);
+  const file = dockerfileName(path);
   try {
     const dockerfile = parseDockerfile(source, file);
     const result = await check(dockerfile, path, flags);
@@ -93,7 +107,12 @@ async function check(dockerfile: Dockerfile, path: string, flags: CheckFlags): P
   const platform = flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform);
   const buildArguments = parsePairs(flags.buildArg, 'build-arg');
   const { ignore } = await openContext(flags.context, path);
-  const graph = selectStages(dockerfile, { target: flags.target, buildArguments, platform });
+  const graph = selectStages(dockerfile, {
+    target: flags.target,
+    buildArguments,
+    platform,
+    contexts: parseBuildContexts(flags.buildContext).origins,
+  });
   const directory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const bases = await basesOnVolume(graph.all, directory);
   return checkDockerfile(dockerfile, {

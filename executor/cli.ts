@@ -29,13 +29,15 @@ import {
 import { RegistryClient } from '../src/registry/index.ts';
 import { formatSeconds, Progress, reportTo, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
-import { addCheckCommand, checkErrorFlag } from './check-command.ts';
+import { addCheckCommand, buildContextFlag, checkErrorFlag } from './check-command.ts';
 import { dockerfilePath } from './dockerfile-path.ts';
+import { parseBuildContexts } from './named-contexts.ts';
 import type { BuildOptions } from './options.ts';
 
 interface Flags extends RegistryFlags, PushFlags, LogFlags {
   context: string;
   contextSubPath?: string;
+  buildContext: string[];
   dockerfile: string;
   destination: string[];
   target?: string;
@@ -90,7 +92,11 @@ function addBuildFlags(command: Command): void {
   addFlags(command, [
     valueFlag('-c, --context <directory>', 'the build context').default('.'),
     valueFlag('--context-sub-path <path>', 'build from this directory of the context'),
-    valueFlag('-f, --dockerfile <path>', 'the Dockerfile, in the context or anywhere').default('Dockerfile'),
+    buildContextFlag(),
+    valueFlag(
+      '-f, --dockerfile <path>',
+      'the Dockerfile, in the context or anywhere; - for standard input',
+    ).default('Dockerfile'),
     listFlag('-d, --destination <reference>', 'where to push the image'),
     valueFlag('--target <stage>', 'build this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
@@ -178,6 +184,7 @@ function buildOptions(flags: Flags): BuildOptions {
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
   return {
     context,
+    contexts: parseBuildContexts(flags.buildContext),
     dockerfile: dockerfilePath(flags.dockerfile, context),
     target: flags.target,
     buildArguments: parsePairs(flags.buildArg, 'build-arg'),

@@ -1,8 +1,11 @@
+import type { NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
 
 /** What the user asked of one build, checked and with its defaults. */
 export interface BuildOptions {
   readonly context: string;
+  /** What `--build-context` puts in the place of stages and images. */
+  readonly contexts: NamedContextSources;
   readonly dockerfile: string;
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;

@@ -4,10 +4,11 @@ import type { BaseImage, BaseResolver } from './bases.ts';
 import { type BuildContext, readTree, type TreeReading } from './context/index.ts';
 import type { Dockerfile, Origin, ResolvedStage, StageGraph } from '../src/dockerfile/index.ts';
 import { interpretStage } from './interpret.ts';
+import type { NamedContexts } from './named-contexts.ts';
 import type { RemoteSources, ResolvedRemote } from './remote/index.ts';
 import type { CanonicalValue } from '../src/support/index.ts';
 import { StageState } from './stage-state.ts';
-import type { InterpretedStage, Operation, Step } from './steps.ts';
+import type { InterpretedStage, Operation, StageItem, Step } from './steps.ts';
 
 /** Where a planned stage's files come from. */
 export type PlannedBase =
@@ -24,8 +25,16 @@ export interface PlannedStep extends Step {
   readonly source: PlannedBase | undefined;
   /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
   readonly stamp: string | undefined;
+  /** What a copy without another source copies from: the build context, or a named one. */
+  readonly tree: CopyTree;
   /** Of ADD, what it takes from elsewhere, as it is now. */
   readonly remotes: readonly ResolvedRemote[];
+}
+
+/** A directory outside that is copied from, and how messages call it. */
+export interface CopyTree {
+  readonly tree: BuildContext;
+  readonly name: string;
 }
 
 export interface PlannedStage {
@@ -45,6 +54,7 @@ export interface PlanOptions {
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly platform: Platform;
   readonly remotes: RemoteSources;
+  readonly contexts: NamedContexts;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
   readonly keyed: boolean;
   readonly consumed: Set<string>;
@@ -89,33 +99,50 @@ async function planStage(
   stage: ResolvedStage,
   planned: ReadonlyMap<number, PlannedStage>,
 ): Promise<PlannedStage> {
-  const locate = (origin: Origin, line: number): Promise<PlannedBase> =>
+  const locate = (origin: Origin, line: number): Promise<PlannedBase | TreeBase> =>
     locateOrigin(options, stage, planned, origin, line);
-  const base = await locate(stage.base, stage.stage.from.line);
+  const found = await locate(stage.base, stage.stage.from.line);
+  const base: PlannedBase = found.kind === 'tree' ? { kind: 'scratch' } : found;
   const state =
     base.kind === 'stage'
       ? base.stage.interpreted.state.inherit()
       : StageState.fromImage(base.kind === 'image' ? base.image.config : undefined);
-  const interpreted = interpretStage(options.dockerfile, options.graph, stage, state, options);
+  const instructed = interpretStage(options.dockerfile, options.graph, stage, state, options);
+  const interpreted =
+    found.kind === 'tree'
+      ? { ...instructed, items: [treeStep(options.dockerfile, stage), ...instructed.items] }
+      : instructed;
   await resolveAllRemotes(options, interpreted);
   const steps: PlannedStep[] = [];
   let parentKey = options.keyed ? baseKey(base, stage.platform) : undefined;
   for (const item of interpreted.items) {
     if (item.kind !== 'step') continue;
     const { operation } = item.step;
-    const source =
-      operation.kind === 'copy' && operation.from !== undefined
-        ? await locate(operation.from, item.step.line)
-        : undefined;
+    const from = operation.kind === 'copy' ? operation.from : undefined;
+    const copied = from === undefined ? undefined : await locate(from, item.step.line);
+    const source = copied?.kind === 'tree' ? undefined : copied;
+    const tree: CopyTree =
+      copied?.kind === 'tree' ? copied : { tree: options.context, name: 'the build context' };
     const sourceKey = source === undefined ? undefined : baseKey(source, stage.platform);
     const reading =
-      parentKey === undefined || source !== undefined ? undefined : await readContext(options, item.step);
+      parentKey === undefined || source !== undefined
+        ? undefined
+        : await readFrom(tree, item.step, options.signal);
     const remotes = await resolveRemotes(options, item.step);
     const own = parentKey === undefined || !isLinked(item.step) ? parentKey : null;
     const definition =
       own === undefined ? undefined : definitionOf(item.step, own, sourceKey, reading?.digest, remotes);
     const key = definition === undefined ? undefined : stepKey(definition);
-    steps.push({ ...item.step, key, definition, parentKey: own, source, stamp: reading?.stamp, remotes });
+    steps.push({
+      ...item.step,
+      key,
+      definition,
+      parentKey: own,
+      source,
+      stamp: reading?.stamp,
+      tree,
+      remotes,
+    });
     parentKey = keyAbove(parentKey, own, key);
   }
   return { index: stage.stage.index, label: stage.label, base, interpreted, steps, finalKey: parentKey };
@@ -127,8 +154,15 @@ async function locateOrigin(
   planned: ReadonlyMap<number, PlannedStage>,
   origin: Origin,
   line: number,
-): Promise<PlannedBase> {
+): Promise<PlannedBase | TreeBase> {
   if (origin.kind === 'scratch') return { kind: 'scratch' };
+  if (origin.kind === 'context')
+    return options.contexts.open(
+      origin.name,
+      stage.platform,
+      `${options.dockerfile.file}:${line}`,
+      options.signal,
+    );
   if (origin.kind === 'image')
     return {
       kind: 'image',
@@ -142,6 +176,39 @@ async function locateOrigin(
   const found = planned.get(origin.index);
   if (found === undefined) throw new Error(`stage ${origin.index} is not planned yet`);
   return { kind: 'stage', stage: found };
+}
+
+/** A named context that is a directory, or a checked out repository. */
+type TreeBase = CopyTree & { readonly kind: 'tree' };
+
+/** A stage FROM a directory has its files as its first layer. */
+function treeStep(dockerfile: Dockerfile, { stage, label, base }: ResolvedStage): StageItem {
+  const { line } = stage.from;
+  const text = `FROM ${base.kind === 'context' ? base.name : stage.from.image}`;
+  return {
+    kind: 'step',
+    step: {
+      id: `[${label}]`,
+      line,
+      where: `${dockerfile.file}:${line}`,
+      text,
+      operation: {
+        kind: 'copy',
+        from: base,
+        patterns: ['.'],
+        remotes: [],
+        files: [],
+        destination: '/',
+        chown: undefined,
+        chmod: undefined,
+        unpackArchives: false,
+        link: false,
+        parents: false,
+        excludes: [],
+      },
+      history: { created_by: text },
+    },
+  };
 }
 
 function baseKey(base: PlannedBase, platform: Platform): CacheKey | undefined {
@@ -221,7 +288,7 @@ export function copyContentDefinition(
     content,
     files: operation.files,
     unpackArchives: operation.unpackArchives,
-    keepOwners: operation.from !== undefined,
+    keepOwners: operation.from !== undefined && operation.from.kind !== 'context',
     ...copyFlags(operation),
     ...(remotes.length === 0
       ? {}
@@ -250,21 +317,23 @@ async function resolveRemotes(options: PlanOptions, { operation, where }: Step):
   );
 }
 
-/** Reads what a copy takes from the context; undefined for other steps, and when all its sources are here-documents. */
-async function readContext(options: PlanOptions, step: Step): Promise<TreeReading | undefined> {
-  const { operation } = step;
+/** Reads what a copy takes from a directory outside; undefined for other steps, and when it takes nothing from there. */
+async function readFrom(
+  { tree, name }: CopyTree,
+  { operation, where }: Step,
+  signal: AbortSignal | undefined,
+): Promise<TreeReading | undefined> {
   if (operation.kind !== 'copy' || operation.patterns.length === 0) return undefined;
-  const { directory, ignore } = options.context;
   return readTree(
     {
-      root: directory,
+      root: tree.directory,
       patterns: operation.patterns,
       excludes: operation.excludes,
       parents: operation.parents,
-      ignore,
-      where: step.where,
-      treeName: 'the build context',
+      ignore: tree.ignore,
+      where,
+      treeName: name,
     },
-    { owners: false, modes: typeof operation.chmod !== 'number', signal: options.signal },
+    { owners: false, modes: typeof operation.chmod !== 'number', signal },
   );
 }

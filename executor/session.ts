@@ -14,7 +14,6 @@ import type { RegistryClient } from '../src/registry/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
 import type { LayerLease, Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
-import type { BuildContext } from './context/index.ts';
 import { hasRun, type ResultOf } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { Isolation } from './isolation/index.ts';
@@ -30,7 +29,6 @@ export interface SessionParts {
   readonly platform: Platform;
   /** A directory of the build's own, removed after it. */
   readonly scratch: string;
-  readonly context: BuildContext;
   readonly cache: LayerCache | undefined;
   readonly cachePush: boolean;
   readonly cacheRunLayers: boolean;
@@ -80,9 +78,6 @@ export class BuildSession implements AsyncDisposable {
   }
   get scratch(): string {
     return this.#parts.scratch;
-  }
-  get context(): BuildContext {
-    return this.#parts.context;
   }
   get cache(): LayerCache | undefined {
     return this.#parts.cache;

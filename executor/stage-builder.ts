@@ -250,9 +250,7 @@ export class StageBuilder {
       };
     const request: CopyRequest = {
       query:
-        operation.patterns.length === 0
-          ? undefined
-          : this.#query(step, operation, this.#session.context.directory),
+        operation.patterns.length === 0 ? undefined : this.#query(step, operation, step.tree.tree.directory),
       fetched: await this.#fetch(step, operation),
       excludes: operation.excludes,
       files: operation.files,
@@ -282,7 +280,7 @@ export class StageBuilder {
     const { source } = step;
     const treeName =
       source === undefined
-        ? 'the build context'
+        ? step.tree.name
         : source.kind === 'stage'
           ? `stage ${source.stage.label}`
           : 'the image';
@@ -291,7 +289,7 @@ export class StageBuilder {
       patterns: operation.patterns,
       excludes: operation.excludes,
       parents: operation.parents,
-      ignore: source === undefined ? this.#session.context.ignore : [],
+      ignore: source === undefined ? step.tree.tree.ignore : [],
       where: step.where,
       treeName,
     };

@@ -13,9 +13,10 @@ export interface BuildContext {
 /**
  * Opens a build context: a directory, as a path or `dir://path`.
  *
+ * @param dockerfile whose own `.dockerignore` counts, if it has one; undefined when there is no file.
  * @throws UsageError for another kind of context, or when it is no directory; BuildError `E_DOCKERIGNORE_SYNTAX`.
  */
-export async function openContext(source: string, dockerfile: string): Promise<BuildContext> {
+export async function openContext(source: string, dockerfile: string | undefined): Promise<BuildContext> {
   const scheme = /^([a-z0-9+]+):\/\//i.exec(source)?.[1]?.toLowerCase();
   if (scheme !== undefined && scheme !== 'dir')
     throw new UsageError(`contexts of the kind ${scheme}:// are not supported by this version`, {
@@ -39,22 +40,50 @@ export async function openContext(source: string, dockerfile: string): Promise<B
 }
 
 /** The rules of the `.dockerignore` that belongs to the Dockerfile alone, or else to the context. */
-async function readIgnoreRules(directory: string, dockerfile: string): Promise<IgnoreRules> {
-  for (const path of [`${dockerfile}.dockerignore`, join(directory, '.dockerignore')]) {
+async function readIgnoreRules(directory: string, dockerfile: string | undefined): Promise<IgnoreRules> {
+  const own = dockerfile === undefined || dockerfile === standardInput ? [] : [`${dockerfile}.dockerignore`];
+  for (const path of [...own, join(directory, '.dockerignore')]) {
     const text = await readIfThere(path);
     if (text !== undefined) return parseDockerignore(text, basename(path));
   }
   return [];
 }
 
-/** The text of the Dockerfile. @throws UsageError `E_DOCKERFILE_NOT_FOUND`. */
+/** The path that stands for standard input. */
+export const standardInput = '-';
+
+/** How messages call a Dockerfile. */
+export function dockerfileName(path: string): string {
+  return path === standardInput ? 'Dockerfile' : basename(path);
+}
+
+/** No Dockerfile is longer; what is, is something else. */
+const longestDockerfile = 16 << 20;
+
+/** The text of the Dockerfile, or of standard input for `-`. @throws UsageError `E_DOCKERFILE_NOT_FOUND`. */
 export async function readDockerfile(path: string): Promise<string> {
+  if (path === standardInput) return readStandardInput();
   const text = await readIfThere(path);
   if (text !== undefined) return text;
   throw new UsageError(`there is no Dockerfile at ${path}`, {
     code: 'E_DOCKERFILE_NOT_FOUND',
     remedy: 'Give its path with --dockerfile.',
   });
+}
+
+async function readStandardInput(): Promise<string> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of process.stdin) {
+    chunks.push(chunk as Buffer);
+    length += (chunk as Buffer).length;
+    if (length > longestDockerfile)
+      throw new UsageError('standard input is too long for a Dockerfile', {
+        code: 'E_DOCKERFILE_NOT_FOUND',
+        remedy: 'With --dockerfile - the Dockerfile is read there; contexts are directories.',
+      });
+  }
+  return Buffer.concat(chunks).toString('utf8');
 }
 
 async function readIfThere(path: string): Promise<string | undefined> {

@@ -22,6 +22,7 @@ export { addExcerpt } from './excerpt.ts';
 export { nearestWord } from './fields.ts';
 export { parseDockerfile, parseTriggers } from './parse.ts';
 export {
+  contextKey,
   expandAt,
   namedImages,
   type NamedImage,

@@ -1,5 +1,6 @@
 import {
   formatPlatform,
+  formatReference,
   hostPlatform,
   parsePlatform,
   parseReference,
@@ -11,10 +12,11 @@ import { expandWord, ExpansionError, type Lookup } from './expand.ts';
 import { nearestWord } from './fields.ts';
 import type { Dockerfile, Stage } from './types.ts';
 
-/** Where a stage, or a COPY --from, gets its files: an earlier stage, an image, or nothing. */
+/** Where a stage, or a COPY --from, gets its files: an earlier stage, an image, a named context, or nothing. */
 export type Origin =
   | { readonly kind: 'stage'; readonly index: number }
   | { readonly kind: 'image'; readonly name: string }
+  | { readonly kind: 'context'; readonly name: string }
   | { readonly kind: 'scratch' };
 
 /** A stage with the names of its FROM and of its COPY --from resolved. */
@@ -32,6 +34,18 @@ export interface StageOptions {
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** What names of stages and images mean instead, by their {@link contextKey}. */
+  readonly contexts?: ReadonlyMap<string, Origin>;
+}
+
+/** One spelling of each name that a named context may have: `alpine` and `docker.io/library/alpine:latest` are the same. */
+export function contextKey(name: string): string {
+  try {
+    return formatReference(parseReference(name.toLowerCase()));
+  } catch (error) {
+    if (error instanceof UsageError) return name.toLowerCase();
+    throw error;
+  }
 }
 
 /** The stages that the target needs, in an order in which each comes after what it needs; the target is the last. */
@@ -109,9 +123,7 @@ function resolveAll(
   const globals = globalArguments(dockerfile, options);
   const platformNames = platformArguments(options.platform);
   const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
-  const resolved = dockerfile.stages.map((stage) =>
-    resolveStage(dockerfile, stage, lookup, options.platform),
-  );
+  const resolved = dockerfile.stages.map((stage) => resolveStage(dockerfile, stage, lookup, options));
   return { resolved, globals };
 }
 
@@ -141,8 +153,24 @@ export function expandAt(dockerfile: Dockerfile, line: number, word: string, loo
   }
 }
 
-function resolveStage(dockerfile: Dockerfile, stage: Stage, lookup: Lookup, wanted: Platform): ResolvedStage {
+function resolveStage(
+  dockerfile: Dockerfile,
+  stage: Stage,
+  lookup: Lookup,
+  { platform: wanted, contexts = new Map() }: Omit<StageOptions, 'target'>,
+): ResolvedStage {
   const where = `${dockerfile.file}:${stage.from.line}`;
+  const label = stage.name ?? `stage-${stage.index}`;
+  const replacement = stage.name === undefined ? undefined : contexts.get(contextKey(stage.name));
+  // A context with the name of a stage stands in its place; nothing of the stage is looked at.
+  if (replacement !== undefined)
+    return {
+      stage: { ...stage, instructions: [] },
+      label,
+      base: replacement,
+      platform: wanted,
+      sources: new Map(),
+    };
   const name = expandAt(dockerfile, stage.from.line, stage.from.image, lookup);
   if (name === '')
     throw new BuildError(`FROM ${stage.from.image} names nothing`, {
@@ -159,13 +187,16 @@ function resolveStage(dockerfile: Dockerfile, stage: Stage, lookup: Lookup, want
   for (const instruction of stage.instructions) {
     if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
     const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
-    sources.set(instruction, copyOrigin(dockerfile, stage, from, `${dockerfile.file}:${instruction.line}`));
+    sources.set(
+      instruction,
+      copyOrigin(dockerfile, stage, from, contexts, `${dockerfile.file}:${instruction.line}`),
+    );
   }
-  const base = originOf(dockerfile, stage, name);
+  const base = originOf(dockerfile, stage, name, contexts);
   if (base.kind === 'image') requireReference(name, where);
   return {
     stage,
-    label: stage.name ?? `stage-${stage.index}`,
+    label,
     base,
     platform,
     sources,
@@ -184,11 +215,18 @@ function requireOwnPlatform(dockerfile: Dockerfile, { stage, platform }: Resolve
   );
 }
 
-function originOf(dockerfile: Dockerfile, stage: Stage, name: string): Origin {
+function originOf(
+  dockerfile: Dockerfile,
+  stage: Stage,
+  name: string,
+  contexts: ReadonlyMap<string, Origin>,
+): Origin {
   const earlier = dockerfile.stages
     .filter((other) => other.index < stage.index && other.name === name.toLowerCase())
     .at(-1);
   if (earlier !== undefined) return { kind: 'stage', index: earlier.index };
+  const named = contexts.get(contextKey(name));
+  if (named !== undefined) return named;
   return name === 'scratch' ? { kind: 'scratch' } : { kind: 'image', name };
 }
 
@@ -207,7 +245,13 @@ function atLine<Value>(where: string, parse: () => Value): Value {
   }
 }
 
-function copyOrigin(dockerfile: Dockerfile, stage: Stage, from: string, where: string): Origin {
+function copyOrigin(
+  dockerfile: Dockerfile,
+  stage: Stage,
+  from: string,
+  contexts: ReadonlyMap<string, Origin>,
+  where: string,
+): Origin {
   const wrong = (message: string, remedy?: string): BuildError =>
     new BuildError(message, { code: 'E_DOCKERFILE_STAGE', where, remedy });
   if (from === '') throw wrong('COPY --from names nothing');
@@ -221,8 +265,8 @@ function copyOrigin(dockerfile: Dockerfile, stage: Stage, from: string, where: s
       );
     return { kind: 'stage', index };
   }
-  const named = originOf(dockerfile, stage, from);
-  if (named.kind !== 'image') return named;
+  const named = originOf(dockerfile, stage, from, contexts);
+  if (named.kind !== 'image' || contexts.has(contextKey(from))) return named;
   const names = dockerfile.stages.flatMap(({ name }) => (name === undefined ? [] : [name]));
   if (stage.name === from.toLowerCase()) throw wrong(`COPY --from=${from} copies the stage into itself`);
   if (names.includes(from.toLowerCase()))

@@ -11,7 +11,7 @@ export type { PruneResult } from './prune.ts';
 export type { PullOptions, PullResult } from './pull.ts';
 export { notWarm } from './references.ts';
 export { replaceFile } from './storage.ts';
-export type { StoredImage } from './stored-image.ts';
+export { layersOf, readImage, type StoredImage } from './stored-image.ts';
 export type { FileCount, VolumeUsage } from './usage.ts';
 export { type LayerLimits, Volume, type VolumeOptions } from './volume.ts';
 export type { Damage, VerifyResult } from './verify.ts';

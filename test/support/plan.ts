@@ -3,6 +3,7 @@ import { openContext } from '../../executor/context/index.ts';
 import { planBuild, type PlannedStage } from '../../executor/plan.ts';
 import { parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
 import { hostPlatform } from '../../src/oci/index.ts';
+import { NamedContexts } from '../../executor/named-contexts.ts';
 import { GitTrees, HttpFiles, RemoteSources } from '../../executor/remote/index.ts';
 import { RegistryClient, type WebAnswer, type WebRequest } from '../../src/registry/index.ts';
 import { Progress } from '../../src/support/index.ts';
@@ -31,6 +32,7 @@ export async function planOf(
   await using scratch = await temporaryDirectory();
   const get = (request: WebRequest): Promise<WebAnswer> => client.readWebFile(request);
   const files = new HttpFiles({ get, scratch: scratch.path, memory: undefined });
+  const trees = new GitTrees((host) => client.trustOf(host), scratch.path);
   return await planBuild({
     dockerfile: parsed,
     graph,
@@ -38,7 +40,8 @@ export async function planOf(
     bases: new BaseResolver([], client, undefined, new Progress()),
     buildArguments,
     platform,
-    remotes: new RemoteSources(files, new GitTrees((host) => client.trustOf(host), scratch.path)),
+    remotes: new RemoteSources(files, trees),
+    contexts: new NamedContexts(new Map(), trees),
     keyed: true,
     consumed: new Set(),
   });

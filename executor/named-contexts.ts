@@ -1,0 +1,183 @@
+import { resolve } from 'node:path';
+import { contextKey, type Origin } from '../src/dockerfile/index.ts';
+import {
+  decodeIndex,
+  type Descriptor,
+  formatPlatform,
+  type Image,
+  indexMediaTypes,
+  maximumDocumentSize,
+  parseReference,
+  type Platform,
+  platformMatches,
+} from '../src/oci/index.ts';
+import { BuildError, UsageError } from '../src/support/index.ts';
+import { layersOf, OciLayout, readImage } from '../src/volume/index.ts';
+import { type BaseImage, fromStored } from './base-image.ts';
+import { type BuildContext, openContext } from './context/index.ts';
+import { type GitSource, type GitTrees, parseRemote } from './remote/index.ts';
+
+/** Where the files of a named context are. */
+type ContextSource =
+  | { readonly kind: 'directory'; readonly path: string }
+  | { readonly kind: 'git'; readonly source: GitSource }
+  | { readonly kind: 'layout'; readonly directory: string; readonly name: string };
+
+/** Values of `--build-context`, by the names that they stand for in a Dockerfile. */
+export interface NamedContextSources {
+  /** What each name means: an image, or a context of that name. */
+  readonly origins: ReadonlyMap<string, Origin>;
+  readonly sources: ReadonlyMap<string, ContextSource>;
+}
+
+/** A named context: a tree to copy, or an image. */
+export type OpenedContext =
+  | { readonly kind: 'tree'; readonly tree: BuildContext; readonly name: string }
+  | { readonly kind: 'image'; readonly image: BaseImage };
+
+/**
+ * Reads values of `--build-context`: `name=directory`, `name=docker-image://reference`, `name=oci-layout://directory[:tag]` (or
+ * `@digest`), `name=` and the address of a git repository.
+ *
+ * @throws UsageError `E_CONTEXT_…`.
+ */
+export function parseBuildContexts(values: readonly string[]): NamedContextSources {
+  const origins = new Map<string, Origin>();
+  const sources = new Map<string, ContextSource>();
+  for (const value of values) {
+    const equals = value.indexOf('=');
+    const [name, text] = [value.slice(0, Math.max(0, equals)), value.slice(equals + 1)];
+    if (name === '' || text === '')
+      throw new UsageError(`--build-context ${value} cannot be understood`, {
+        code: 'E_CONTEXT_NAME',
+        remedy: 'Write --build-context NAME=DIRECTORY.',
+      });
+    const key = contextKey(name);
+    if (origins.has(key))
+      throw new UsageError(`--build-context ${name} is given twice`, { code: 'E_CONTEXT_NAME' });
+    const image = /^docker-image:\/\/(.+)$/.exec(text)?.[1];
+    if (image === undefined) {
+      origins.set(key, { kind: 'context', name });
+      sources.set(name, sourceOf(name, text));
+    } else if (image === 'scratch') origins.set(key, { kind: 'scratch' });
+    else {
+      parseReference(image);
+      origins.set(key, { kind: 'image', name: image });
+    }
+  }
+  return { origins, sources };
+}
+
+function sourceOf(name: string, text: string): ContextSource {
+  const layout =
+    /^oci-layout:\/\/(.+?)(?:@(sha256:[0-9a-f]{64})|:([a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}))?$/.exec(text);
+  if (layout !== null)
+    return { kind: 'layout', directory: resolve(layout[1] ?? ''), name: layout[2] ?? layout[3] ?? 'latest' };
+  const remote = parseRemote(text, { checksum: undefined, keepGitDir: undefined }, `--build-context ${name}`);
+  if (remote?.kind === 'git') return { kind: 'git', source: remote };
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(text) && !text.startsWith('dir://'))
+    throw new UsageError(`contexts of the kind ${text.split(':', 1)[0] ?? ''}:// cannot be named`, {
+      code: 'E_CONTEXT_UNSUPPORTED',
+      remedy: 'Give a directory, docker-image://, oci-layout:// or the address of a git repository.',
+    });
+  return { kind: 'directory', path: text };
+}
+
+/** The named contexts of a build; each is opened when something needs it, and once. */
+export class NamedContexts {
+  readonly #sources: NamedContextSources['sources'];
+  readonly #trees: Pick<GitTrees, 'identify' | 'checkOut'>;
+  readonly #opened = new Map<string, Promise<OpenedContext>>();
+
+  constructor(sources: NamedContextSources['sources'], trees: Pick<GitTrees, 'identify' | 'checkOut'>) {
+    this.#sources = sources;
+    this.#trees = trees;
+  }
+
+  /** @param where the Dockerfile and line that need it. */
+  open(name: string, platform: Platform, where: string, signal?: AbortSignal): Promise<OpenedContext> {
+    const known = this.#opened.get(name);
+    if (known !== undefined) return known;
+    const opened = this.#open(name, platform, where, signal);
+    this.#opened.set(name, opened);
+    return opened;
+  }
+
+  async #open(name: string, platform: Platform, where: string, signal?: AbortSignal): Promise<OpenedContext> {
+    const source = this.#sources.get(name);
+    if (source === undefined) throw new Error(`there is no context ${name}`);
+    if (source.kind === 'layout')
+      return { kind: 'image', image: await imageOfLayout(name, source, platform, where) };
+    const directory =
+      source.kind === 'directory' ? source.path : await this.#checkOut(source.source, where, signal);
+    // Only its own .dockerignore counts, not one that belongs to a Dockerfile.
+    return { kind: 'tree', tree: await openContext(directory, undefined), name: `the context ${name}` };
+  }
+
+  async #checkOut(source: GitSource, where: string, signal?: AbortSignal): Promise<string> {
+    const revision = await this.#trees.identify(source, where, signal);
+    return this.#trees.checkOut(source, revision, where, signal);
+  }
+}
+
+/** The image of an OCI layout, or of an index in it the one for the platform. */
+async function imageOfLayout(
+  name: string,
+  source: Extract<ContextSource, { kind: 'layout' }>,
+  platform: Platform,
+  where: string,
+): Promise<BaseImage> {
+  const layout = await OciLayout.open(source.directory, { access: 'read-only' });
+  const image = await readImage(layout, await findImage(layout, source, platform, where));
+  if (!platformMatches(image.config, platform)) throw noPlatform(source, [image.config], platform, where);
+  const reference = { ...parseReference(contextKey(name)), digest: image.descriptor.digest };
+  return fromStored(
+    { ...(image satisfies Image), layers: layersOf(layout, image) },
+    { reference, origins: [] },
+  );
+}
+
+async function findImage(
+  layout: OciLayout,
+  source: Extract<ContextSource, { kind: 'layout' }>,
+  platform: Platform,
+  where: string,
+): Promise<Descriptor> {
+  const entries = await layout.readIndex();
+  const named = await layout.descriptorsNamed(source.name);
+  const found =
+    entries.find(({ digest }) => digest === source.name) ??
+    named.find((entry) => entry.platform !== undefined && platformMatches(entry.platform, platform)) ??
+    named[0];
+  if (found === undefined)
+    throw new BuildError(`the layout ${source.directory} has no image ${source.name}`, {
+      code: 'E_BASE_NOT_FOUND',
+      where,
+      remedy: 'Name one of its images: oci-layout://DIRECTORY:TAG, or @DIGEST.',
+    });
+  if (!indexMediaTypes.includes(found.mediaType)) return found;
+  const { manifests } = decodeIndex(await layout.blobs.read(found.digest, maximumDocumentSize), where);
+  const match = manifests.find(
+    (entry) => entry.platform !== undefined && platformMatches(entry.platform, platform),
+  );
+  if (match !== undefined) return match;
+  throw noPlatform(
+    source,
+    manifests.flatMap((entry) => entry.platform ?? []),
+    platform,
+    where,
+  );
+}
+
+function noPlatform(
+  { directory, name }: { readonly directory: string; readonly name: string },
+  has: readonly Platform[],
+  wanted: Platform,
+  where: string,
+): BuildError {
+  return new BuildError(`${name} of the layout ${directory} is not for ${formatPlatform(wanted)}`, {
+    code: 'E_PLATFORM_NOT_FOUND',
+    where,
+    remedy: `It is for ${has.map(formatPlatform).join(', ')}.`,
+  });
+}

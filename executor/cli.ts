@@ -32,6 +32,7 @@ import { build } from './build.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { dockerfilePath } from './dockerfile-path.ts';
 import type { BuildOptions } from './options.ts';
+import { sourceDate, withSourceDate } from './source-date.ts';
 
 interface Flags extends RegistryFlags, PushFlags, LogFlags {
   context: string;
@@ -57,6 +58,7 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   waitForWarmer?: number;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
+  reproducible?: boolean;
 }
 
 const examples = `
@@ -127,6 +129,10 @@ function addBuildFlags(command: Command): void {
     valueFlag('--compression <format>', 'compression of new layers')
       .choices(['gzip', 'zstd'])
       .default('gzip'),
+    booleanFlag(
+      '--reproducible',
+      'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
+    ),
     ...registryFlags(),
     ...pushFlags(),
     logFlag(),
@@ -166,6 +172,8 @@ function buildOptions(flags: Flags): BuildOptions {
       { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
     );
   const destinations = flags.destination.map(parseReference);
+  const buildArguments = parsePairs(flags.buildArg, 'build-arg');
+  const date = sourceDate({ reproducible: flags.reproducible, buildArguments, environment: process.env });
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');
@@ -180,7 +188,7 @@ function buildOptions(flags: Flags): BuildOptions {
     context,
     dockerfile: dockerfilePath(flags.dockerfile, context),
     target: flags.target,
-    buildArguments: parsePairs(flags.buildArg, 'build-arg'),
+    buildArguments: withSourceDate(buildArguments, date),
     labels: parsePairs(flags.label, 'label'),
     platform,
     checkError: flags.checkError,
@@ -188,6 +196,7 @@ function buildOptions(flags: Flags): BuildOptions {
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
+    sourceDate: date,
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
       location,

@@ -42,6 +42,8 @@ export interface PlanOptions {
   readonly platform: Platform;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
   readonly keyed: boolean;
+  /** What times in layers are limited to, in seconds since 1970: with another limit they are other layers. */
+  readonly clampTime?: number | undefined;
   readonly consumed: Set<string>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -93,7 +95,7 @@ async function planStage(
       : StageState.fromImage(base.kind === 'image' ? base.image.config : undefined);
   const interpreted = interpretStage(options.dockerfile, options.graph, stage, state, options);
   const steps: PlannedStep[] = [];
-  let parentKey = options.keyed ? baseKey(base, stage.platform) : undefined;
+  let parentKey = options.keyed ? baseKey(options, base, stage.platform) : undefined;
   for (const item of interpreted.items) {
     if (item.kind !== 'step') continue;
     const { operation } = item.step;
@@ -101,7 +103,7 @@ async function planStage(
       operation.kind === 'copy' && operation.from !== undefined
         ? await locate(operation.from, item.step.line)
         : undefined;
-    const sourceKey = source === undefined ? undefined : baseKey(source, stage.platform);
+    const sourceKey = source === undefined ? undefined : baseKey(options, source, stage.platform);
     const reading =
       parentKey === undefined || source !== undefined ? undefined : await readContext(options, item.step);
     const own = parentKey === undefined || !isLinked(item.step) ? parentKey : null;
@@ -137,9 +139,10 @@ async function locateOrigin(
   return { kind: 'stage', stage: found };
 }
 
-function baseKey(base: PlannedBase, platform: Platform): CacheKey | undefined {
+function baseKey({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): CacheKey | undefined {
   if (base.kind === 'stage') return base.stage.finalKey;
-  return stepKey({ kind: 'base', chainID: base.kind === 'image' ? base.image.chainID : null, platform });
+  const chainID = base.kind === 'image' ? base.image.chainID : null;
+  return stepKey({ kind: 'base', chainID, platform, clampTime });
 }
 
 /** Whether a step's layer is made on nothing, so that it fits on anything. */

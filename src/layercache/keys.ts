@@ -19,7 +19,13 @@ interface CopyFlags {
 
 /** Everything that decides what a step makes (DESIGN: docs/cache-keys.md). */
 export type KeyDefinition =
-  | { readonly kind: 'base'; readonly chainID: ChainID | null; readonly platform: Platform }
+  | {
+      readonly kind: 'base';
+      readonly chainID: ChainID | null;
+      readonly platform: Platform;
+      /** The latest time in the layers made on it, in seconds since 1970. Undefined, and not in the key: there is none. */
+      readonly clampTime?: number | undefined;
+    }
   | {
       readonly kind: 'run';
       readonly parent: CacheKey;
@@ -64,8 +70,11 @@ export type KeyDefinition =
  */
 export function describeKey(definition: KeyDefinition): CanonicalValue {
   switch (definition.kind) {
-    case 'base':
-      return { kind: 'base', chainID: definition.chainID, platform: formatPlatform(definition.platform) };
+    case 'base': {
+      const { kind, chainID, platform, clampTime } = definition;
+      const described = { kind, chainID, platform: formatPlatform(platform) };
+      return clampTime === undefined ? described : { ...described, clampTime };
+    }
     case 'run': {
       const env = Object.fromEntries(
         Object.entries(definition.env).map(([name, value]) => [name, hashText(value)]),

@@ -18,6 +18,7 @@ import { openNode } from './node.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { BuildSession } from './session.ts';
+import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
 import { openVolumes } from './volumes.ts';
@@ -100,6 +101,7 @@ async function buildFrom(
     remotes: new RemoteSources(files, repositories),
     contexts: new NamedContexts(options.contexts.sources, repositories),
     keyed: cache !== undefined,
+    clampTime: options.sourceDate,
     consumed,
     signal: controller.signal,
   });
@@ -111,6 +113,7 @@ async function buildFrom(
   );
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
+  warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   const target = stages.at(-1);
   if (target === undefined) throw new Error('no stage is needed');
@@ -131,6 +134,7 @@ async function buildFrom(
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
     compression: options.compression,
+    clampTime: options.sourceDate,
     exported: exportedStages(target),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
@@ -183,9 +187,15 @@ function warnUnused(
   progress: Progress,
 ): void {
   const unused = [...buildArguments.keys()].filter(
-    (name) => !consumed.has(name) && !proxyArguments.has(name),
+    (name) => !consumed.has(name) && !proxyArguments.has(name) && name !== sourceDateName,
   );
   if (unused.length > 0) progress.warn(`no ARG of the stages that are built declares ${unused.join(', ')}`);
+}
+
+/** Files made before that date keep their times, which are others in the next build. */
+function warnLate(sourceDate: number | undefined, progress: Progress): void {
+  if (sourceDate !== undefined && sourceDate > Date.now() / 1000)
+    progress.warn(`${sourceDateName} is in the future, so that the image will not be the same another time`);
 }
 
 async function lookUpAll(
@@ -220,14 +230,15 @@ async function assemble(
     .map((layer) => session.placedEverywhere(layer));
   const { state } = target.interpreted;
   for (const [name, value] of options.labels) state.labels.set(name, value);
-  const history = await historyOf(target, result, (stage) => session.stage(stage));
+  const date = options.sourceDate === undefined ? undefined : new Date(options.sourceDate * 1000);
+  const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
     platform: options.platform,
     config: state.containerConfig(),
     author: state.author,
     history,
     layers,
-    created: newest(history),
+    created: date ?? newest(history),
   });
 }
 

@@ -33,6 +33,7 @@ import { addCheckCommand, buildContextFlag, checkErrorFlag } from './check-comma
 import { dockerfilePath } from './dockerfile-path.ts';
 import { parseBuildContexts } from './named-contexts.ts';
 import type { BuildOptions } from './options.ts';
+import { sourceDate, withSourceDate } from './source-date.ts';
 
 interface Flags extends RegistryFlags, PushFlags, LogFlags {
   context: string;
@@ -59,6 +60,7 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   waitForWarmer?: number;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
+  reproducible?: boolean;
 }
 
 const examples = `
@@ -133,6 +135,10 @@ function addBuildFlags(command: Command): void {
     valueFlag('--compression <format>', 'compression of new layers')
       .choices(['gzip', 'zstd'])
       .default('gzip'),
+    booleanFlag(
+      '--reproducible',
+      'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
+    ),
     ...registryFlags(),
     ...pushFlags(),
     logFlag(),
@@ -172,6 +178,8 @@ function buildOptions(flags: Flags): BuildOptions {
       { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
     );
   const destinations = flags.destination.map(parseReference);
+  const buildArguments = parsePairs(flags.buildArg, 'build-arg');
+  const date = sourceDate({ reproducible: flags.reproducible, buildArguments, environment: process.env });
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');
@@ -187,7 +195,7 @@ function buildOptions(flags: Flags): BuildOptions {
     contexts: parseBuildContexts(flags.buildContext),
     dockerfile: dockerfilePath(flags.dockerfile, context),
     target: flags.target,
-    buildArguments: parsePairs(flags.buildArg, 'build-arg'),
+    buildArguments: withSourceDate(buildArguments, date),
     labels: parsePairs(flags.label, 'label'),
     platform,
     checkError: flags.checkError,
@@ -195,6 +203,7 @@ function buildOptions(flags: Flags): BuildOptions {
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
+    sourceDate: date,
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
       location,

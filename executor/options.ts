@@ -22,6 +22,8 @@ export interface BuildOptions {
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
   readonly compression: 'gzip' | 'zstd';
+  /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
+  readonly sourceDate: number | undefined;
 }
 
 export interface OutputOptions {

@@ -20,8 +20,7 @@ export interface PlannedStep extends Step {
   /** Undefined, as the definition is, when nothing is looked up and nothing stored. */
   readonly key: CacheKey | undefined;
   readonly definition: KeyDefinition | undefined;
-  /** Null for a layer that does not depend on what is below it. */
-  readonly parentKey: CacheKey | null | undefined;
+  readonly parentKey: CacheKey | undefined;
   readonly source: PlannedBase | undefined;
   /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
   readonly stamp: string | undefined;
@@ -57,6 +56,8 @@ export interface PlanOptions {
   readonly contexts: NamedContexts;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
   readonly keyed: boolean;
+  /** What times in layers are limited to, in seconds since 1970: with another limit they are other layers. */
+  readonly clampTime?: number | undefined;
   readonly consumed: Set<string>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -114,7 +115,7 @@ async function planStage(
       : instructed;
   await resolveAllRemotes(options, interpreted);
   const steps: PlannedStep[] = [];
-  let parentKey = options.keyed ? baseKey(base, stage.platform) : undefined;
+  let parentKey = options.keyed ? baseKey(options, base, stage.platform) : undefined;
   for (const item of interpreted.items) {
     if (item.kind !== 'step') continue;
     const { operation } = item.step;
@@ -123,13 +124,15 @@ async function planStage(
     const source = copied?.kind === 'tree' ? undefined : copied;
     const tree: CopyTree =
       copied?.kind === 'tree' ? copied : { tree: options.context, name: 'the build context' };
-    const sourceKey = source === undefined ? undefined : baseKey(source, stage.platform);
+    const sourceKey = source === undefined ? undefined : baseKey(options, source, stage.platform);
     const reading =
       parentKey === undefined || source !== undefined
         ? undefined
         : await readFrom(tree, item.step, options.signal);
     const remotes = await resolveRemotes(options, item.step);
-    const own = parentKey === undefined || !isLinked(item.step) ? parentKey : null;
+    // What is made on nothing has the key of that which is made FROM scratch.
+    const linked = parentKey !== undefined && isLinked(item.step);
+    const own = linked ? baseKey(options, { kind: 'scratch' }, stage.platform) : parentKey;
     const definition =
       own === undefined ? undefined : definitionOf(item.step, own, sourceKey, reading?.digest, remotes);
     const key = definition === undefined ? undefined : stepKey(definition);
@@ -143,7 +146,7 @@ async function planStage(
       tree,
       remotes,
     });
-    parentKey = keyAbove(parentKey, own, key);
+    parentKey = linked ? keyAbove(parentKey, key) : key;
   }
   return { index: stage.stage.index, label: stage.label, base, interpreted, steps, finalKey: parentKey };
 }
@@ -211,9 +214,10 @@ function treeStep(dockerfile: Dockerfile, { stage, label, base }: ResolvedStage)
   };
 }
 
-function baseKey(base: PlannedBase, platform: Platform): CacheKey | undefined {
+function baseKey({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): CacheKey | undefined {
   if (base.kind === 'stage') return base.stage.finalKey;
-  return stepKey({ kind: 'base', chainID: base.kind === 'image' ? base.image.chainID : null, platform });
+  const chainID = base.kind === 'image' ? base.image.chainID : null;
+  return stepKey({ kind: 'base', chainID, platform, clampTime });
 }
 
 /** Whether a step's layer is made on nothing, so that it fits on anything. */
@@ -221,19 +225,16 @@ export function isLinked({ operation }: Step): boolean {
   return operation.kind === 'copy' && operation.link;
 }
 
-/** What stands for everything so far in the keys of the steps that follow. */
-function keyAbove(
-  below: CacheKey | undefined,
-  own: CacheKey | null | undefined,
-  key: CacheKey | undefined,
-): CacheKey | undefined {
-  if (own !== null || below === undefined || key === undefined) return key;
-  return stepKey({ kind: 'link', parent: below, layer: key });
+/** What stands for everything so far in the keys of the steps that follow one whose own key does not tell of it. */
+function keyAbove(below: CacheKey | undefined, key: CacheKey | undefined): CacheKey | undefined {
+  return below === undefined || key === undefined
+    ? undefined
+    : stepKey({ kind: 'link', parent: below, layer: key });
 }
 
 function definitionOf(
   { operation }: Step,
-  parent: CacheKey | null,
+  parent: CacheKey,
   source: CacheKey | undefined,
   content: Digest | undefined,
   remotes: readonly ResolvedRemote[],
@@ -253,7 +254,6 @@ function definitionOf(
       ...copyFlags(operation),
     };
   }
-  if (parent === null) throw new Error('only copies are made on nothing');
   if (operation.kind === 'run') {
     const { argv, keyedEnv, user, workingDirectory } = operation;
     return { kind: 'run', parent, argv, env: keyedEnv, user, workingDirectory };
@@ -275,7 +275,7 @@ function copyFlags({ parents, excludes }: CopyOperation): { parents?: true; excl
 /** What a copy's key is made of by the content of what it copies, wherever that is from. */
 export function copyContentDefinition(
   operation: CopyOperation,
-  parent: CacheKey | null,
+  parent: CacheKey,
   content: Digest | null,
   remotes: readonly ResolvedRemote[] = [],
 ): KeyDefinition {

@@ -323,12 +323,12 @@ export class StageBuilder {
     const created = new Date();
     const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();
-      const facts = await writeLayer(
-        { ...sealed, output, compression: this.#session.compression },
-        this.#session.signal,
-      ).catch((error: unknown) => {
-        throw atStep(error, step);
-      });
+      const { compression, clampTime, signal } = this.#session;
+      const facts = await writeLayer({ ...sealed, output, compression, clampTime }, signal).catch(
+        (error: unknown) => {
+          throw atStep(error, step);
+        },
+      );
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
       this.#session.storeInCache(step, await chainOf(below), layer, created);
       return layer === undefined ? undefined : { layer, origins: [] };

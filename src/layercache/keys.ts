@@ -21,7 +21,13 @@ interface CopyFlags {
 
 /** Everything that decides what a step makes (DESIGN: docs/cache-keys.md). */
 export type KeyDefinition =
-  | { readonly kind: 'base'; readonly chainID: ChainID | null; readonly platform: Platform }
+  | {
+      readonly kind: 'base';
+      readonly chainID: ChainID | null;
+      readonly platform: Platform;
+      /** The latest time in the layers made on it, in seconds since 1970. Undefined, and not in the key: there is none. */
+      readonly clampTime?: number | undefined;
+    }
   | {
       readonly kind: 'run';
       readonly parent: CacheKey;
@@ -34,8 +40,8 @@ export type KeyDefinition =
     }
   | ({
       readonly kind: 'copy';
-      /** Null for `--link`, whose layer does not depend on what is below it. */
-      readonly parent: CacheKey | null;
+      /** That of an empty base for `--link`, whose layer does not depend on what is below it. */
+      readonly parent: CacheKey;
       readonly destination: string;
       readonly chown: string | null;
       readonly chmod: string | null;
@@ -48,7 +54,7 @@ export type KeyDefinition =
   | ({
       readonly kind: 'copy-from';
       /** As that of `copy`. */
-      readonly parent: CacheKey | null;
+      readonly parent: CacheKey;
       /** The key of the last step of the source stage, or of the source image. */
       readonly source: CacheKey;
       readonly patterns: readonly string[];
@@ -66,8 +72,11 @@ export type KeyDefinition =
  */
 export function describeKey(definition: KeyDefinition): CanonicalValue {
   switch (definition.kind) {
-    case 'base':
-      return { kind: 'base', chainID: definition.chainID, platform: formatPlatform(definition.platform) };
+    case 'base': {
+      const { kind, chainID, platform, clampTime } = definition;
+      const described = { kind, chainID, platform: formatPlatform(platform) };
+      return clampTime === undefined ? described : { ...described, clampTime };
+    }
     case 'run': {
       const env = Object.fromEntries(
         Object.entries(definition.env).map(([name, value]) => [name, hashText(value)]),

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { mount, unmount } from '../../src/os/index.ts';
 import { cleanIngest } from '../../src/volume/ingest.ts';
 import { compilePrograms } from '../support/compiled.ts';
 import { type DaemonGround, openDaemonGround } from '../support/daemon-ground.ts';
+import { mountMemory } from '../support/memory.ts';
 import { kiln, mountsBelow } from '../support/programs.ts';
 import { SeededRandom } from '../support/random.ts';
 import { MovingBases } from './bases.ts';
@@ -27,16 +27,16 @@ describe('a volume on which warmers, prunes, repairs, a daemon and builds work a
   let ground: DaemonGround;
   let compiled: string;
   let volume: string;
+  let memory: Disposable;
   before(async () => {
     ground = await openDaemonGround();
     compiled = await compilePrograms(ground.path('programs'));
     volume = ground.path('volume');
-    await mkdir(volume);
-    // In memory, where syncing costs nothing: more happens in the same time.
-    mount('tmpfs', volume, 'tmpfs', 0, 'size=512m,mode=755');
+    // More happens there in the same time.
+    memory = mountMemory(volume);
   });
   after(async () => {
-    unmount(volume, { detach: true });
+    memory[Symbol.dispose]();
     await ground[Symbol.asyncDispose]();
   });
 

@@ -15,8 +15,8 @@ export interface Command {
 
 export interface Killing {
   readonly probability: number;
-  /** Milliseconds after the start, at most. */
-  readonly within: number;
+  /** Milliseconds after the start, at most; default: as long as those lasted that nobody killed. */
+  readonly within?: number;
 }
 
 /** Milliseconds after which a process that nobody killed counts as hanging. */
@@ -25,7 +25,7 @@ const patience = 90_000;
 /** Starts programs, kills some of them, and keeps account. */
 export class Commands {
   readonly #compiled: string;
-  readonly counts = new Map<string, { ended: number; killed: number }>();
+  readonly counts = new Map<string, { ended: number; killed: number; milliseconds: number }>();
 
   constructor(compiled: string) {
     this.#compiled = compiled;
@@ -41,8 +41,12 @@ export class Commands {
     killing: Killing,
     random: SeededRandom,
   ): Promise<Ended | undefined> {
+    const count = this.counts.get(name) ?? { ended: 0, killed: 0, milliseconds: 0 };
+    this.counts.set(name, count);
+    const life = count.ended === 0 ? 1000 : count.milliseconds / count.ended;
     const kills = random.chance(killing.probability);
-    const moment = random.below(killing.within);
+    const moment = random.next() * (killing.within ?? life);
+    const begun = performance.now();
     const { promise: started, resolve } = Promise.withResolvers<ChildProcess>();
     const running = kiln(command.program, [...command.args, '--log-format', 'json'], {
       under: command.under ?? [],
@@ -52,13 +56,12 @@ export class Commands {
     const child = await started;
     using _over = killAfter(child, kills ? moment : patience);
     const ended = await running;
-    const count = this.counts.get(name) ?? { ended: 0, killed: 0 };
-    this.counts.set(name, count);
     if (kills && ended.signal === 'SIGKILL') {
       count.killed += 1;
       return undefined;
     }
     count.ended += 1;
+    count.milliseconds += performance.now() - begun;
     const text = `${command.program} ${command.args.join(' ')}`;
     if (ended.signal !== null) throw new Error(`${text} did not end within ${patience} ms:\n${ended.stderr}`);
     if (command.codes.includes(ended.code ?? -1) || command.errors?.test(ended.stderr) === true) return ended;

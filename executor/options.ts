@@ -8,6 +8,8 @@ export interface BuildOptions {
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly labels: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** What the build checks find fails the build. */
+  readonly checkError: boolean;
   readonly outputs: OutputOptions;
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */
@@ -17,6 +19,8 @@ export interface BuildOptions {
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
   readonly compression: 'gzip' | 'zstd';
+  /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
+  readonly sourceDate: number | undefined;
 }
 
 export interface OutputOptions {

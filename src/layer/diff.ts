@@ -1,22 +1,16 @@
+import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from 'node:fs';
+import { deviceNumbers, getXattr } from '../os/index.ts';
 import {
-  type BigIntStats,
-  closeSync,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readlinkSync,
-  readSync,
-} from 'node:fs';
-import { deviceNumbers, getXattr, listXattrs } from '../os/index.ts';
-import { BuildError } from '../support/index.ts';
-import type { TarEntry, TarEntryType } from './tar-reader.ts';
-
-/** One entry of a layer about to be written, and where its content is. */
-export interface Change {
-  readonly entry: TarEntry;
-  /** The file with the entry's content, for files that have some. */
-  readonly content?: Buffer;
-}
+  type Change,
+  EntryMaker,
+  keptXattrs,
+  opaqueName,
+  sameContent,
+  sameXattrs,
+  whiteout,
+  whiteoutPrefix,
+} from './entries.ts';
+import type { EntryFacts } from './tree-state.ts';
 
 export interface DiffRequest {
   /** An overlayfs upper directory that nothing writes to any more. */
@@ -30,9 +24,6 @@ export interface DiffRequest {
   /** Prefix of overlayfs' own attributes. */
   readonly overlayPrefix?: string;
 }
-
-const noXattrs: ReadonlyMap<string, Buffer> = new Map();
-const nothing = Buffer.alloc(0);
 
 /**
  * The changes that an overlayfs upper directory holds, in the order of a layer: names sorted by bytes, a directory before
@@ -56,14 +47,13 @@ function latin1(path: string): string {
 class DiffWalk {
   readonly #upper: string;
   readonly #mountPoints: ReadonlySet<string>;
-  readonly #clamp: bigint | undefined;
   readonly #opaque: string;
-  readonly #links = new Map<bigint, Buffer>();
+  readonly #entries: EntryMaker;
 
   constructor(request: DiffRequest) {
     this.#upper = latin1(request.upper);
     this.#mountPoints = new Set((request.mountPoints ?? []).map((path) => latin1(path.replace(/^\/+/, ''))));
-    this.#clamp = request.clampTime === undefined ? undefined : BigInt(request.clampTime) * 1_000_000_000n;
+    this.#entries = new EntryMaker(request.clampTime);
     this.#opaque = `${request.overlayPrefix ?? 'trusted.overlay.'}opaque`;
   }
 
@@ -72,7 +62,7 @@ class DiffWalk {
     const opaque = path !== '' && getXattr(this.#bytes(path), this.#opaque)?.toString() === 'y';
     const below = opaque ? [] : lowers;
     const children: Change[] = [];
-    if (opaque && lowers.length > 0) children.push({ entry: whiteout(path, '.wh..wh..opq') });
+    if (opaque && lowers.length > 0) children.push(whiteout(path, opaqueName));
     const names = readdirSync(this.#bytes(path), { encoding: 'buffer' })
       .map((name) => name.toString('latin1'))
       .sort();
@@ -88,86 +78,55 @@ class DiffWalk {
     const path = parent === '' ? name : `${parent}/${name}`;
     const stat = lstatSync(this.#bytes(path), { bigint: true });
     const lower = lookBelow(lowers, name, this.#opaque);
-    if (stat.isCharacterDevice() && stat.rdev === 0n)
-      return lower.nearest === undefined ? [] : [{ entry: whiteout(parent, `.wh.${name}`) }];
-    if (stat.isSocket()) return [];
-    if (name.startsWith('.wh.'))
-      throw new BuildError(
-        `the file /${Buffer.from(path, 'latin1').toString()} cannot be in an image: names beginning with .wh. mark deleted files`,
-        {
-          code: 'E_RESERVED_NAME',
-          remedy: 'Remove or rename it in the step that makes it.',
-        },
-      );
+    // A socket is in no layer, but it hides what was there.
+    if (stat.isSocket() || (stat.isCharacterDevice() && stat.rdev === 0n))
+      return lower.nearest === undefined ? [] : [whiteout(parent, `${whiteoutPrefix}${name}`)];
     if (stat.isDirectory()) return this.#directoryChanges(path, stat, lower);
     if (this.#mountPoints.has(path) && stat.size === 0n) return [];
-    const entry = this.#entry(path, stat);
-    if (lower.nearest !== undefined && this.#unchanged(path, stat, entry, lower.nearest)) return [];
-    return [
-      stat.isFile() && entry.type === 'file' && entry.size > 0
-        ? { entry, content: this.#bytes(path) }
-        : { entry },
-    ];
+    const change = this.#change(path, stat);
+    const same = lower.nearest !== undefined && this.#unchanged(path, stat, change, lower.nearest);
+    return same ? [] : [change];
   }
 
   #directoryChanges(path: string, stat: BigIntStats, lower: Below): Change[] {
     const { children, opaque } = this.directory(path, lower.directories);
     if (this.#mountPoints.has(path) && children.length === 0) return [];
-    const entry = this.#entry(path, stat);
+    const change = this.#change(path, stat);
     const below = lower.directories[0];
     const same =
       !opaque &&
       below !== undefined &&
       lower.nearest === below &&
       sameMetadata(stat, lstatSync(Buffer.from(below, 'latin1'), { bigint: true })) &&
-      sameXattrs(entry.xattrs, this.#xattrs(Buffer.from(below, 'latin1')));
-    return same && children.length === 0 ? [] : [{ entry }, ...children];
+      sameXattrs(change.entry.xattrs, keptXattrs(Buffer.from(below, 'latin1')));
+    return same && children.length === 0 ? [] : [change, ...children];
   }
 
-  #entry(path: string, stat: BigIntStats): TarEntry {
-    const bytes = this.#bytes(path);
-    const type = typeOf(stat);
-    const name = Buffer.from(type === 'directory' ? `${path}/` : path, 'latin1');
-    const { major, minor } =
-      type === 'character' || type === 'block' ? deviceNumbers(stat.rdev) : { major: 0, minor: 0 };
-    const first = type !== 'directory' && stat.nlink > 1n ? this.#links.get(stat.ino) : undefined;
-    if (type !== 'directory' && stat.nlink > 1n && first === undefined) this.#links.set(stat.ino, name);
-    return {
-      path: name,
-      link: first ?? (type === 'symlink' ? readlinkSync(bytes, 'buffer') : nothing),
-      type: first === undefined ? type : 'hardlink',
-      mode: Number(stat.mode) & 0o7777,
-      uid: Number(stat.uid),
-      gid: Number(stat.gid),
-      size: type === 'file' && first === undefined ? Number(stat.size) : 0,
-      modified: this.#clamp !== undefined && stat.mtimeNs > this.#clamp ? this.#clamp : stat.mtimeNs,
-      major,
-      minor,
-      xattrs: first === undefined ? this.#xattrs(bytes) : noXattrs,
-    };
+  #change(path: string, stat: BigIntStats): Change {
+    const several = !stat.isDirectory() && stat.nlink > 1n;
+    return this.#entries.make(path, this.#bytes(path), factsOf(stat), several ? stat.ino : undefined);
   }
 
-  /** The attributes a layer keeps: capabilities, ACLs and the users' own; not those of overlayfs or of the host's security modules. */
-  #xattrs(bytes: Buffer): ReadonlyMap<string, Buffer> {
-    const names = listXattrs(bytes).filter(
-      (name) =>
-        name === 'security.capability' ||
-        name.startsWith('system.posix_acl_') ||
-        (name.startsWith('user.') && !name.startsWith('user.overlay.')),
-    );
-    if (names.length === 0) return noXattrs;
-    return new Map(names.map((name) => [name, getXattr(bytes, name) ?? nothing]));
-  }
-
-  #unchanged(path: string, stat: BigIntStats, entry: TarEntry, lowerPath: string): boolean {
+  #unchanged(path: string, stat: BigIntStats, { entry }: Change, lowerPath: string): boolean {
     const lowerBytes = Buffer.from(lowerPath, 'latin1');
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
     if (!sameMetadata(stat, lower) || stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
-    if (!sameXattrs(entry.xattrs, this.#xattrs(lowerBytes))) return false;
+    if (!sameXattrs(entry.xattrs, keptXattrs(lowerBytes))) return false;
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }
+}
+
+function factsOf(stat: BigIntStats): EntryFacts {
+  return {
+    mode: Number(stat.mode),
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    size: Number(stat.size),
+    modified: stat.mtimeNs,
+    ...deviceNumbers(stat.rdev),
+  };
 }
 
 interface Below {
@@ -196,55 +155,6 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
   return { nearest, directories };
 }
 
-function whiteout(parent: string, name: string): TarEntry {
-  return {
-    path: Buffer.from(parent === '' ? name : `${parent}/${name}`, 'latin1'),
-    link: nothing,
-    type: 'file',
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    modified: 0n,
-    major: 0,
-    minor: 0,
-    xattrs: noXattrs,
-  };
-}
-
-function typeOf(stat: BigIntStats): TarEntryType {
-  if (stat.isFile()) return 'file';
-  if (stat.isDirectory()) return 'directory';
-  if (stat.isSymbolicLink()) return 'symlink';
-  if (stat.isFIFO()) return 'fifo';
-  return stat.isBlockDevice() ? 'block' : 'character';
-}
-
 function sameMetadata(a: BigIntStats, b: BigIntStats): boolean {
   return a.mode === b.mode && a.uid === b.uid && a.gid === b.gid && a.mtimeNs === b.mtimeNs;
-}
-
-function sameXattrs(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {
-  return a.size === b.size && [...a].every(([name, value]) => b.get(name)?.equals(value) === true);
-}
-
-function sameContent(a: Buffer, b: Buffer): boolean {
-  const left = openSync(a, 'r');
-  try {
-    const right = openSync(b, 'r');
-    try {
-      const leftChunk = Buffer.alloc(1 << 16);
-      const rightChunk = Buffer.alloc(1 << 16);
-      for (;;) {
-        const length = readSync(left, leftChunk);
-        if (readSync(right, rightChunk) !== length) return false;
-        if (length === 0) return true;
-        if (!leftChunk.subarray(0, length).equals(rightChunk.subarray(0, length))) return false;
-      }
-    } finally {
-      closeSync(right);
-    }
-  } finally {
-    closeSync(left);
-  }
 }

@@ -1,5 +1,12 @@
+export { captureLayer, type CapturedLayer, compressCaptured } from './capture.ts';
 export { decompress } from './decompress.ts';
+export { waitForLaterChanges } from './clock.ts';
+export { clearUnchanged } from './earlier.ts';
 export { extractTar, isTarArchive } from './extract.ts';
 export type { Layer } from './layer.ts';
+export type { LayerSource } from './layer-source.ts';
+export { Territory, type TerritoryOptions } from './territory.ts';
+export { TreeChanges } from './tree-changes.ts';
+export { TreeState } from './tree-state.ts';
 export { spaceError, unpackLayer, type CompressedFile, type UnpackResult } from './unpack.ts';
 export { blobLayer, fileLayer, type LayerFacts, writeLayer, type WriteLayerRequest } from './write-layer.ts';

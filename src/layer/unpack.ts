@@ -4,7 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import type { DiffID, LayerCompression } from '../oci/index.ts';
 import { EnvironmentError, KilnError, runWorker, systemErrorCode } from '../support/index.ts';
 import { decompressor } from './decompress.ts';
-import { TarReader } from './tar-reader.ts';
+import { type TarHandler, TarReader } from './tar-reader.ts';
 import { TreeWriter, type TreeWriterOptions } from './tree-writer.ts';
 
 /** A layer's blob on disk. */
@@ -77,7 +77,24 @@ export function spaceError(error: unknown, directory: string): EnvironmentError 
 /** Unpacks an archive on the calling thread; the stream's other stages use other threads. */
 export async function unpackInto(source: CompressedFile, options: TreeWriterOptions): Promise<UnpackResult> {
   const writer = new TreeWriter(options);
-  const reader = new TarReader(writer);
+  try {
+    const diffID = await readArchive(source, writer);
+    writer.finish();
+    return { diffID, entries: writer.entries, bytes: writer.bytes };
+  } catch (error) {
+    writer.abort();
+    throw error;
+  }
+}
+
+/**
+ * Reads a layer's archive.
+ *
+ * @returns the digest of its uncompressed bytes.
+ * @throws KilnError `E_LAYER_CORRUPT`, `E_TAR_MALFORMED`, and what the handler throws.
+ */
+export async function readArchive(source: CompressedFile, handler: TarHandler): Promise<DiffID> {
+  const reader = new TarReader(handler);
   const hash = createHash('sha256');
   try {
     await pipeline(
@@ -91,12 +108,10 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
       },
     );
     reader.finish();
-    writer.finish();
   } catch (error) {
-    writer.abort();
     throw compressionError(error, source.file) ?? error;
   }
-  return { diffID: `sha256:${hash.digest('hex')}` as DiffID, entries: writer.entries, bytes: writer.bytes };
+  return `sha256:${hash.digest('hex')}` as DiffID;
 }
 
 function compressionError(error: unknown, file: string): KilnError | undefined {

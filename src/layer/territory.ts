@@ -1,0 +1,101 @@
+import { mkdirSync } from 'node:fs';
+
+export interface TerritoryOptions {
+  /** The directory that is `/` of the tree. */
+  readonly root: string;
+  /** Absolute paths in the tree, as strings of UTF-8, that hold something else. */
+  readonly exclusions?: readonly string[];
+  /** Where what the tree has at excluded paths lies instead. Needed when there are exclusions. */
+  readonly shadow?: string;
+}
+
+/**
+ * Where the files of a tree are. Usually all lie below one directory. A tree that is unpacked over the root of a
+ * container has paths that belong to the container: mounts, Kiln itself, the build context. What the image has there
+ * lies in a directory aside, the shadow, and every path is looked up here before it is touched.
+ *
+ * Paths are relative, with one character a byte (latin1), and never hold `..`.
+ */
+export class Territory {
+  readonly root: string;
+  readonly #shadow: string | undefined;
+  readonly #excluded = new Set<string>();
+  /** Directories that lead to an excluded path, with the names of the excluded paths directly in them. */
+  readonly #ancestors = new Map<string, string[]>();
+
+  constructor(options: TerritoryOptions) {
+    this.root = latin1(options.root).replace(/\/+$/, '');
+    this.#shadow = options.shadow === undefined ? undefined : latin1(options.shadow);
+    const paths = (options.exclusions ?? []).map((path) => latin1(path).replace(/^\/+|\/+$/g, '')).sort();
+    for (const path of paths) this.#exclude(path);
+  }
+
+  #exclude(path: string): void {
+    if (path === '' || this.isExcluded(path)) return;
+    this.#excluded.add(path);
+    for (let [parent, name] = splitLast(path); ; [parent, name] = splitLast(parent)) {
+      const inside = this.#ancestors.get(parent) ?? [];
+      this.#ancestors.set(parent, inside);
+      if (this.#excluded.has(join(parent, name))) inside.push(name);
+      if (parent === '') return;
+    }
+  }
+
+  /** The excluded paths, none of them inside another. */
+  get exclusions(): readonly string[] {
+    return [...this.#excluded];
+  }
+
+  /** Makes the directories of the shadow that excluded paths lie in, so that they can be written like any others. */
+  prepare(): void {
+    for (const [directory, names] of this.#ancestors)
+      if (names.length > 0)
+        mkdirSync(bytes(join(this.#shadow ?? '', directory)), { recursive: true, mode: 0o755 });
+  }
+
+  /** Whether a path is excluded, or lies below one that is. */
+  isExcluded(path: string): boolean {
+    if (this.#excluded.size === 0) return false;
+    for (let slash = path.indexOf('/'); slash >= 0; slash = path.indexOf('/', slash + 1))
+      if (this.#excluded.has(path.slice(0, slash))) return true;
+    return this.#excluded.has(path);
+  }
+
+  /** Whether a directory holds an excluded path, at any depth. It cannot be removed then. */
+  leadsToExclusion(directory: string): boolean {
+    return this.#ancestors.has(directory);
+  }
+
+  /** The names in a directory that are excluded: what the tree has of them lies in the shadow. */
+  excludedNames(directory: string): readonly string[] {
+    return this.#ancestors.get(directory) ?? [];
+  }
+
+  /** Where a path of the tree really is (latin1). */
+  locate(path: string): string {
+    return `${this.isExcluded(path) ? (this.#shadow ?? this.root) : this.root}/${path}`;
+  }
+
+  /** {@link locate} for Node's and libc's calls. */
+  bytes(path: string): Buffer {
+    return bytes(path === '' ? this.root || '/' : this.locate(path));
+  }
+}
+
+function latin1(path: string): string {
+  return Buffer.from(path).toString('latin1');
+}
+
+function bytes(path: string): Buffer {
+  return Buffer.from(path, 'latin1');
+}
+
+function join(directory: string, name: string): string {
+  return directory === '' ? name : `${directory}/${name}`;
+}
+
+/** The directory and the last component of a relative path. */
+function splitLast(path: string): [directory: string, name: string] {
+  const slash = path.lastIndexOf('/');
+  return slash < 0 ? ['', path] : [path.slice(0, slash), path.slice(slash + 1)];
+}

@@ -1,4 +1,7 @@
+export type { Applied } from './apply-directory.ts';
+export { applyLayer } from './apply-layer.ts';
 export { captureLayer, type CapturedLayer, compressCaptured } from './capture.ts';
+export { type Relocation, childPath, namesIn, removeTree } from './clear-tree.ts';
 export { decompress } from './decompress.ts';
 export { waitForLaterChanges } from './clock.ts';
 export { clearUnchanged } from './earlier.ts';

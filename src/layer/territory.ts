@@ -30,6 +30,21 @@ export class Territory {
     for (const path of paths) this.#exclude(path);
   }
 
+  /**
+   * Says that directories which lead to excluded paths were moved, the excluded paths with them.
+   *
+   * @param from a directory of the tree, @param to where it is now.
+   */
+  moved(from: string, to: string): void {
+    const paths = this.exclusions.map((path) =>
+      path.startsWith(`${from}/`) ? `${to}${path.slice(from.length)}` : path,
+    );
+    this.#excluded.clear();
+    this.#ancestors.clear();
+    for (const path of paths.sort()) this.#exclude(path);
+    this.prepare();
+  }
+
   #exclude(path: string): void {
     if (path === '' || this.isExcluded(path)) return;
     this.#excluded.add(path);

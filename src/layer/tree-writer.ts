@@ -10,7 +10,6 @@ import {
   mkdirSync,
   openSync,
   readlinkSync,
-  rmSync,
   type Stats,
   symlinkSync,
   writeSync,
@@ -18,7 +17,12 @@ import {
 import { constants } from 'node:fs';
 import { makeNode, setTimes, setXattr } from '../os/index.ts';
 import { KilnError, systemErrorCode } from '../support/index.ts';
+import type { Applied } from './apply-directory.ts';
+import { childPath, makeWay, namesIn, type Relocation, removeTree } from './clear-tree.ts';
+import { opaqueName, whiteoutPrefix } from './entries.ts';
+import { LayerProblems } from './layer-problems.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
+import { Territory } from './territory.ts';
 
 export interface TreeWriterOptions {
   /** The directory that is `/` for everything in the archive. */
@@ -26,17 +30,15 @@ export interface TreeWriterOptions {
   /** Where in it the archive is unpacked; default the root itself. */
   readonly destination?: string;
   /**
-   * What `.wh.` names mean: `overlay` turns them into overlayfs whiteouts (OCI layer specification, "Whiteouts"),
-   * `none` takes them as ordinary names.
+   * What `.wh.` names mean (OCI layer specification, "Whiteouts"): `overlay` turns them into overlayfs whiteouts, `apply`
+   * removes what the tree has under the name, `none` takes them as ordinary names.
    */
-  readonly whiteouts: 'overlay' | 'none';
+  readonly whiteouts: 'overlay' | 'apply' | 'none';
   /** Prefix of overlayfs' own attributes: `trusted.overlay.`, or `user.overlay.` in a user namespace. */
   readonly overlayPrefix?: string;
 }
 
 const maximumLinks = 40;
-const whiteoutPrefix = '.wh.';
-const opaqueName = '.wh..wh..opq';
 
 function unsafe(path: string, why: string): KilnError {
   return new KilnError(
@@ -56,22 +58,29 @@ function unsafe(path: string, why: string): KilnError {
  * the last component is never followed. Synchronous: it runs in a worker thread, where a system call costs less than a
  * trip through the event loop. Paths are kept as latin1 strings, one character a byte.
  */
-export class TreeWriter implements TarHandler {
-  readonly #root: string;
+export class TreeWriter implements TarHandler, Applied {
+  readonly #territory: Territory;
   readonly #destination: string;
-  readonly #whiteouts: boolean;
+  readonly #whiteouts: TreeWriterOptions['whiteouts'];
   readonly #overlayPrefix: string;
+  /** Paths that this archive made, or made something in. Whiteouts mean what the layers below have. */
+  readonly #own = new Set<string>();
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
   readonly #directoryTimes: [string, bigint][] = [];
   #file: { fd: number; path: string; entry: TarEntry } | undefined;
   entries = 0;
   bytes = 0;
+  /** Opaque directories (latin1, relative). */
+  readonly opaque = new Set<string>();
+  readonly problems = new LayerProblems();
+  readonly relocations: Relocation[] = [];
 
-  constructor(options: TreeWriterOptions) {
-    this.#root = Buffer.from(options.root).toString('latin1');
+  /** @param territory where the tree's files are, when not all of them are below the root. */
+  constructor(options: TreeWriterOptions, territory = new Territory({ root: options.root })) {
+    this.#territory = territory;
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
-    this.#whiteouts = options.whiteouts === 'overlay';
+    this.#whiteouts = options.whiteouts;
     this.#overlayPrefix = options.overlayPrefix ?? 'trusted.overlay.';
   }
 
@@ -81,15 +90,15 @@ export class TreeWriter implements TarHandler {
     const name = components.at(-1);
     if (name === undefined) {
       // The archive's own root: a layer sets the root's attributes, an added archive leaves the destination's.
-      if (this.#whiteouts && entry.type === 'directory') this.#applyMetadata('', entry);
+      if (this.#whiteouts !== 'none' && entry.type === 'directory') this.#applyMetadata('', entry);
       return;
     }
     const parent = this.#directory(this.#prefixed(components.slice(0, -1)));
-    if (this.#whiteouts && name.startsWith(whiteoutPrefix)) {
+    if (this.#whiteouts !== 'none' && name.startsWith(whiteoutPrefix)) {
       this.#whiteout(parent, name);
       return;
     }
-    this.#create(parent === '' ? name : `${parent}/${name}`, entry);
+    this.#create(childPath(parent, name), entry);
   }
 
   data(chunk: Buffer): void {
@@ -136,7 +145,7 @@ export class TreeWriter implements TarHandler {
   }
 
   #bytes(path: string): Buffer {
-    return Buffer.from(path === '' ? this.#root : `${this.#root}/${path}`, 'latin1');
+    return this.#territory.bytes(path);
   }
 
   #stat(path: string): Stats | undefined {
@@ -162,7 +171,7 @@ export class TreeWriter implements TarHandler {
         continue;
       }
       const path = [...current, part].join('/');
-      const stat = this.#stat(path);
+      const stat = this.#foreign(path, this.#stat(path));
       if (stat?.isSymbolicLink() === true) {
         if (++links > maximumLinks) throw unsafe(wanted, 'too many symbolic links');
         const target = readlinkSync(this.#bytes(path), 'buffer').toString('latin1');
@@ -172,30 +181,64 @@ export class TreeWriter implements TarHandler {
       }
       if (stat === undefined) mkdirSync(this.#bytes(path), 0o755);
       else if (!stat.isDirectory()) throw unsafe(wanted, 'it lies below something that is no directory');
+      this.#own.add(path);
       current.push(part);
     }
     return current.join('/');
   }
 
+  /** A directory of a layer takes the place of a link or file of a layer below, as it does on an overlay. */
+  #foreign(path: string, stat: Stats | undefined): Stats | undefined {
+    if (this.#whiteouts !== 'apply' || stat === undefined || stat.isDirectory() || this.#own.has(path))
+      return stat;
+    this.#remove(path, stat, undefined);
+    return undefined;
+  }
+
   #whiteout(parent: string, name: string): void {
     if (name === opaqueName) {
-      setXattr(this.#bytes(parent), `${this.#overlayPrefix}opaque`, Buffer.from('y'));
+      this.#hideBelow(parent);
       return;
     }
     // Other names of this form belong to aufs and mean nothing to anyone else.
     if (name.startsWith('.wh..wh.')) return;
     const hidden = name.slice(whiteoutPrefix.length);
     if (hidden === '' || hidden === '.' || hidden === '..') throw unsafe(name, 'a whiteout of nothing');
-    const path = parent === '' ? hidden : `${parent}/${hidden}`;
-    // Within one layer an entry wins over a whiteout of the same name, whichever comes first.
-    if (this.#stat(path) === undefined) makeNode(this.#bytes(path), constants.S_IFCHR, 0, 0);
+    const path = childPath(parent, hidden);
+    const existing = this.#stat(path);
+    // Within one layer an entry wins over a whiteout of the same name, whichever comes first; but a directory then has
+    // only what this layer has in it.
+    if (existing !== undefined && this.#own.has(path)) {
+      if (existing.isDirectory()) this.#hideBelow(path);
+    } else if (this.#whiteouts === 'apply') {
+      if (existing !== undefined) this.#remove(path, existing, undefined);
+    } else if (existing === undefined) makeNode(this.#bytes(path), constants.S_IFCHR, 0, 0);
+  }
+
+  /** Makes a directory opaque: it shows nothing of the layers below. */
+  #hideBelow(path: string): void {
+    if (this.#whiteouts === 'apply') return this.#removeForeign(path);
+    setXattr(this.#bytes(path), `${this.#overlayPrefix}opaque`, Buffer.from('y'));
+    this.opaque.add(path);
+  }
+
+  #removeForeign(directory: string): void {
+    for (const name of namesIn(this.#territory, directory)) {
+      const path = childPath(directory, name);
+      const stat = this.#stat(path);
+      if (stat === undefined) continue;
+      if (!this.#own.has(path)) this.#remove(path, stat, undefined);
+      else if (stat.isDirectory()) this.#removeForeign(path);
+    }
   }
 
   #create(path: string, entry: TarEntry): void {
     const existing = this.#stat(path);
+    const hidden = existing !== undefined && this.#isOverlayWhiteout(existing);
     if (existing !== undefined && !(existing.isDirectory() && entry.type === 'directory'))
-      this.#remove(path, existing);
+      this.#remove(path, existing, entry);
     const target = this.#bytes(path);
+    this.#own.add(path);
     switch (entry.type) {
       case 'file':
         this.#file = {
@@ -210,6 +253,7 @@ export class TreeWriter implements TarHandler {
         return;
       case 'directory':
         if (existing?.isDirectory() !== true) mkdirSync(target, 0o755);
+        if (hidden) this.#hideBelow(path);
         break;
       case 'symlink':
         symlinkSync(entry.link, target);
@@ -222,22 +266,35 @@ export class TreeWriter implements TarHandler {
         break;
       case 'character':
       case 'block':
-        // Device 0:0 is how overlayfs marks a deleted file; an archive may not forge it.
-        if (this.#whiteouts && entry.type === 'character' && entry.major === 0 && entry.minor === 0)
-          throw unsafe(path, 'a character device 0:0');
-        makeNode(
-          target,
-          (entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK) | 0o600,
-          entry.major,
-          entry.minor,
-        );
+        if (!this.#makeDevice(path, entry)) return;
         break;
     }
     this.#applyMetadata(path, entry);
   }
 
-  #remove(path: string, existing: Stats): void {
-    rmSync(this.#bytes(path), { recursive: true });
+  #makeDevice(path: string, entry: TarEntry): boolean {
+    // Device 0:0 is how overlayfs marks a deleted file; an archive may not forge it.
+    if (this.#whiteouts !== 'none' && entry.type === 'character' && entry.major === 0 && entry.minor === 0)
+      throw unsafe(path, 'a character device 0:0');
+    const kind = entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK;
+    const make = (): void => makeNode(this.#bytes(path), kind | 0o600, entry.major, entry.minor);
+    if (this.#whiteouts === 'apply') return this.problems.attempt('node', path, make);
+    make();
+    return true;
+  }
+
+  #isOverlayWhiteout(stat: Stats): boolean {
+    return this.#whiteouts === 'overlay' && stat.isCharacterDevice() && stat.rdev === 0;
+  }
+
+  /** Removes what is at a path, to make way for an entry or for nothing. */
+  #remove(path: string, existing: Stats, entry: TarEntry | undefined): void {
+    if (entry === undefined || entry.type === 'directory') removeTree(this.#territory, path);
+    else
+      this.relocations.push(
+        ...makeWay(this.#territory, path, entry.type === 'symlink' ? entry.link : undefined),
+      );
+    this.#own.delete(path);
     if (existing.isDirectory() || existing.isSymbolicLink()) this.#verified.clear();
   }
 
@@ -271,11 +328,15 @@ export class TreeWriter implements TarHandler {
       // overlayfs' own attributes would let an archive redirect or hide what is below it.
       if (name.startsWith('trusted.') || name.startsWith('user.overlay.') || name === 'security.selinux')
         continue;
-      try {
-        setXattr(this.#bytes(path), name, value);
-      } catch (error) {
-        if (systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
-      }
+      const set = (): void => {
+        try {
+          setXattr(this.#bytes(path), name, value);
+        } catch (error) {
+          if (systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
+        }
+      };
+      if (this.#whiteouts === 'apply') this.problems.attempt('attribute', path, set);
+      else set();
     }
   }
 }

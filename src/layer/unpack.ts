@@ -18,6 +18,8 @@ export interface UnpackResult {
   readonly entries: number;
   /** Bytes of file content. */
   readonly bytes: number;
+  /** Opaque directories (latin1, relative): only a process that may mount can read the attribute that marks them. */
+  readonly opaque: readonly string[];
 }
 
 /**
@@ -80,7 +82,7 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
   try {
     const diffID = await readArchive(source, writer);
     writer.finish();
-    return { diffID, entries: writer.entries, bytes: writer.bytes };
+    return { diffID, entries: writer.entries, bytes: writer.bytes, opaque: [...writer.opaque] };
   } catch (error) {
     writer.abort();
     throw error;

@@ -16,6 +16,8 @@ export interface LayerSeal {
   readonly entries: number;
   /** Bytes of file content. */
   readonly bytes: number;
+  /** Opaque directories (latin1, relative); undefined in a seal of an earlier version. */
+  readonly opaque?: readonly string[] | undefined;
 }
 
 /** A compressed layer as a file on disk. */
@@ -115,7 +117,8 @@ export class LayerDirectory {
       ...(signal === undefined ? {} : { signal }),
     });
     if (this.#options.durable) await syncTree(layer);
-    await writeSeal(layer, { diffID, entries: result.entries, bytes: result.bytes }, this.#options.durable);
+    const { entries, bytes, opaque } = result;
+    await writeSeal(layer, { diffID, entries, bytes, opaque }, this.#options.durable);
     await this.#publish(layer, diffID, work.path);
   }
 
@@ -134,7 +137,14 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
   try {
     const seal = JSON.parse(text) as Partial<LayerSeal> | null;
     if (seal?.diffID !== diffID || !Number.isSafeInteger(seal.entries)) return undefined;
-    return { diffID, entries: seal.entries ?? 0, bytes: Number(seal.bytes ?? 0) };
+    const { opaque } = seal;
+    const known = Array.isArray(opaque) && opaque.every((path) => typeof path === 'string');
+    return {
+      diffID,
+      entries: seal.entries ?? 0,
+      bytes: Number(seal.bytes ?? 0),
+      opaque: known ? opaque : undefined,
+    };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
     throw error;

@@ -33,6 +33,7 @@ import {
 import { IndexDatabase, type ImageKey, type ImageRecord } from './index-db.ts';
 import { LockedDirectory, cleanIngest } from './ingest.ts';
 import { LayerDirectory } from './layers.ts';
+import { type LeasedSource, leaseSource } from './layer-source.ts';
 import { type LayerLease, Lease, LeaseSet } from './leases.ts';
 import { OciLayout, platformKey, refNameAnnotation, sameEntry } from './oci-layout.ts';
 import type { PullOptions, PullResult, PullTarget } from './pull.ts';
@@ -178,6 +179,11 @@ export class Volume implements AsyncDisposable {
       paths: unique.map(({ diffID }) => this.#layers.tree(diffID)),
       [Symbol.asyncDispose]: () => leases[Symbol.asyncDispose](),
     };
+  }
+
+  /** Leases a layer as something that can be applied to a tree; undefined when it is not on the volume. */
+  acquireSource(layer: Layer): Promise<LeasedSource | undefined> {
+    return leaseSource(this.#layout.blobs, this.#layers, layer);
   }
 
   /** Leases blobs, so that no prune takes them while they are being pushed. @returns undefined when one is missing. */

@@ -101,6 +101,7 @@ async function buildFrom(
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
     compression: options.compression,
     exported: exportedStages(target),
+    sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
   const result = await firstFailure(session.stage(target), controller.controller);
@@ -132,6 +133,11 @@ function exportedStages(target: PlannedStage): Set<PlannedStage> {
     exported.add(stage);
   }
   return exported;
+}
+
+function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
+  const sources = stages.flatMap(({ steps }) => steps.map(({ source }) => source));
+  return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
 }
 
 /** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */

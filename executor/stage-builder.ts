@@ -1,11 +1,11 @@
-import { fileLayer, writeLayer } from '../src/layer/index.ts';
+import { fileLayer } from '../src/layer/index.ts';
 import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import { BuildError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from './context/index.ts';
 import type { PlacedLayer } from './image.ts';
-import type { CopySource, Rootfs, RunStep } from './isolation/index.ts';
-import { copyContentDefinition, type PlannedStage, type PlannedStep } from './plan.ts';
+import type { CopySource, LayerStack, Rootfs, RunStep, StepFiles } from './isolation/index.ts';
+import { copyContentDefinition, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
 import type { BuildSession } from './session.ts';
 import type { Operation } from './steps.ts';
 import { stepKey } from '../src/layercache/index.ts';
@@ -14,8 +14,8 @@ import { stepKey } from '../src/layercache/index.ts';
 export interface StackedLayer {
   /** Undefined when the step changed nothing. Reading it has the layer written, when it is not yet. */
   readonly placed: Promise<PlacedLayer | undefined>;
-  /** The upper directory of a step that ran here. */
-  readonly directory: string | undefined;
+  /** The files of a step that ran here. */
+  readonly files: StepFiles | undefined;
   /** When its step ran, also when that was in another build; undefined for layers of a base. */
   readonly created: Date | undefined;
 }
@@ -62,22 +62,33 @@ export class StageBuilder {
     this.#startSources();
     this.#stack.push(...(await this.#session.stackOf(this.#stage.base)));
     try {
+      await this.#awaitSources();
       for (const step of this.#stage.steps) {
         const layer = await this.#perform(step);
         this.#stack.push(layer);
         this.#made.push(layer);
       }
     } finally {
-      await this.#rootfs?.[Symbol.asyncDispose]();
+      await this.#leave();
     }
     return { stack: this.#stack, steps: this.#made };
   }
 
   /** Starts the stages that a step which cannot hit copies from, so that they run beside this one. */
   #startSources(): void {
+    for (const stage of this.#wantedSources()) this.#session.startStage(stage);
+  }
+
+  /** Where stages share one root they cannot run beside this one, so they come before it. */
+  async #awaitSources(): Promise<void> {
+    if (!this.#session.isolation.isExclusive) return;
+    for (const stage of this.#wantedSources()) await this.#session.stage(stage);
+  }
+
+  *#wantedSources(): Generator<PlannedStage> {
     for (const step of this.#stage.steps)
       if (step.source?.kind === 'stage' && this.#session.resultFor(step)?.outcome !== 'hit')
-        this.#session.startStage(step.source.stage);
+        yield step.source.stage;
   }
 
   async #perform(step: PlannedStep): Promise<StackedLayer> {
@@ -150,10 +161,8 @@ export class StageBuilder {
       ...(size === undefined ? {} : { bytes: size }),
     });
     // The mounted tree lacks this layer; a later step that runs opens a new one.
-    const open = this.#rootfs;
-    this.#rootfs = undefined;
-    if (open !== undefined) this.#session.background(Promise.resolve(open[Symbol.asyncDispose]()));
-    return { placed: Promise.resolve(reused.placed), directory: undefined, created: reused.created };
+    if (this.#rootfs !== undefined) this.#session.background(this.#leave());
+    return { placed: Promise.resolve(reused.placed), files: undefined, created: reused.created };
   }
 
   /** A copy from a stage may have been made from another build of it that gave the same files. */
@@ -167,7 +176,7 @@ export class StageBuilder {
       !this.#session.isCacheable(step)
     )
       return undefined;
-    const layers = await this.#session.directoriesOf(await this.#session.stackOf(step.source));
+    const layers = await this.#sourceLayers(step.source);
     const query = this.#query(step, operation, '/');
     const content = await this.#session.isolation.digestSources(
       layers,
@@ -192,12 +201,12 @@ export class StageBuilder {
   }
 
   async #execute(step: PlannedStep): Promise<void> {
-    const rootfs = await this.#openRootfs();
     const { operation } = step;
     const { signal } = this.#session;
+    if (operation.kind === 'copy') return this.#copy(step, operation);
+    const rootfs = await this.#openRootfs();
     if (operation.kind === 'workdir')
       return rootfs.makeDirectory(operation.path, operation.user, step.where, signal);
-    if (operation.kind === 'copy') return this.#copy(rootfs, step, operation);
     return this.#run(rootfs, step, { ...operation, where: step.where });
   }
 
@@ -218,13 +227,9 @@ export class StageBuilder {
     });
   }
 
-  async #copy(rootfs: Rootfs, step: PlannedStep, operation: CopyOperation): Promise<void> {
+  async #copy(step: PlannedStep, operation: CopyOperation): Promise<void> {
     let source: CopySource = { kind: 'directory' };
-    if (step.source !== undefined)
-      source = {
-        kind: 'layers',
-        layers: await this.#session.directoriesOf(await this.#session.stackOf(step.source)),
-      };
+    if (step.source !== undefined) source = { kind: 'layers', layers: await this.#sourceLayers(step.source) };
     const request: CopyRequest = {
       query:
         operation.patterns.length === 0
@@ -238,7 +243,16 @@ export class StageBuilder {
       unpackArchives: operation.unpackArchives,
       where: step.where,
     };
+    const rootfs = await this.#openRootfs();
     await rootfs.copy(source, request, this.#session.signal);
+  }
+
+  /** What another stage or an image has. Where stages share one root, this one lets others have it while it waits. */
+  async #sourceLayers(source: PlannedBase): Promise<LayerStack> {
+    const { isolation } = this.#session;
+    if (isolation.isExclusive && source.kind === 'stage' && !this.#session.isBuilt(source.stage))
+      await this.#leave();
+    return this.#session.layersOf(await this.#session.stackOf(source));
   }
 
   #query(step: PlannedStep, operation: CopyOperation, root: string): SourceQuery {
@@ -260,31 +274,32 @@ export class StageBuilder {
 
   async #openRootfs(): Promise<Rootfs> {
     if (this.#rootfs !== undefined) return this.#rootfs;
-    const layers = await this.#session.directoriesOf(this.#stack);
-    this.#rootfs = await this.#session.isolation.openRootfs(layers, this.#session.scratch);
+    const { scratch, signal } = this.#session;
+    this.#rootfs = await this.#session.isolation.openRootfs(this.#session.layersOf([...this.#stack]), {
+      scratch,
+      isSource: this.#session.isSource(this.#stage),
+      signal,
+    });
     return this.#rootfs;
+  }
+
+  /** Closes the root file system; a later step that needs one opens it again. */
+  async #leave(): Promise<void> {
+    const open = this.#rootfs;
+    this.#rootfs = undefined;
+    await open?.[Symbol.asyncDispose]();
   }
 
   /** Ends the step's layer: its directory serves the next step at once, its blob is written meanwhile. */
   async #seal(step: PlannedStep): Promise<StackedLayer> {
     const rootfs = await this.#openRootfs();
-    const sealed = await rootfs.seal();
+    const sealed = await placeErrors(step, () => rootfs.seal());
     const below = [...this.#stack];
     const created = new Date();
     const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();
-      const facts = await writeLayer(
-        { ...sealed, output, compression: this.#session.compression },
-        this.#session.signal,
-      ).catch((error: unknown) => {
-        if (error instanceof BuildError && error.where === undefined)
-          throw new BuildError(messageOf(error), {
-            code: error.code,
-            where: step.where,
-            remedy: error.remedy,
-          });
-        throw error;
-      });
+      const { compression, signal } = this.#session;
+      const facts = await placeErrors(step, () => sealed.write({ output, compression }, signal));
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
       this.#session.storeInCache(step, await chainOf(below), layer, created);
       return layer === undefined ? undefined : { layer, origins: [] };
@@ -295,11 +310,22 @@ export class StageBuilder {
       get placed() {
         return (written ??= session.writing(write));
       },
-      directory: sealed.upper,
+      files: sealed.files,
       created,
     };
     // A layer that neither the image nor the cache needs is never written: other stages read its directory.
     if (session.needsLayer(this.#stage, step)) void layer.placed;
     return layer;
+  }
+}
+
+/** Says which step it was, of errors that do not know. */
+async function placeErrors<Result>(step: PlannedStep, work: () => Promise<Result>): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof BuildError && error.where === undefined)
+      throw new BuildError(messageOf(error), { code: error.code, where: step.where, remedy: error.remedy });
+    throw error;
   }
 }

@@ -14,12 +14,13 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, posix } from 'node:path';
-import { extractTar, isTarArchive } from '../../src/layer/index.ts';
+import { extractTar, isKeptXattr, isTarArchive, Territory } from '../../src/layer/index.ts';
 import {
   deviceNumbers,
   getXattr,
   listXattrs,
   makeNode,
+  type ResolvedPath,
   resolveInRoot,
   setTimes,
   setXattr,
@@ -50,20 +51,28 @@ export interface CopyRequest {
  * (Dockerfile reference, "COPY" and "ADD"). The destination is resolved inside the tree, so no link of the image leads
  * out of it.
  *
+ * @param territory where the tree's files are, when not all of them are below the root.
  * @throws BuildError `E_COPY_…`, `E_USER_NOT_FOUND`, `E_RESERVED_NAME`.
  */
-export async function copyInto(root: string, request: CopyRequest): Promise<void> {
-  await new Copier(root, request).run();
+export async function copyInto(
+  root: string,
+  request: CopyRequest,
+  territory: Territory = new Territory({ root }),
+): Promise<void> {
+  await new Copier(root, request, territory).run();
 }
 
+/** Paths of the target are below the root, as a step would name them; `#at` says where each really is. */
 class Copier {
   readonly #root: string;
+  readonly #territory: Territory;
   readonly #request: CopyRequest;
   readonly #owner: { uid: number; gid: number } | undefined;
   readonly #links = new Map<string, string>();
 
-  constructor(root: string, request: CopyRequest) {
+  constructor(root: string, request: CopyRequest, territory: Territory) {
     this.#root = root;
+    this.#territory = territory;
     this.#request = request;
     this.#owner = request.chown === undefined ? undefined : resolveOwner(root, request.chown, request.where);
   }
@@ -76,6 +85,14 @@ class Copier {
     for (const file of files) this.#writeFile(file.name, file.content, intoDirectory);
   }
 
+  #at(path: string): string {
+    return this.#territory.place(path);
+  }
+
+  #resolve(path: string): ResolvedPath {
+    return resolveInRoot(this.#root, path, { followLast: true, place: (full) => this.#at(full) });
+  }
+
   async #copyMatch(match: SourceMatch, intoDirectory: boolean): Promise<void> {
     const { destination, unpackArchives } = this.#request;
     if (match.stat.isDirectory()) {
@@ -84,7 +101,8 @@ class Copier {
     }
     if (unpackArchives && match.stat.isFile() && (await isTarArchive(match.path))) {
       const directory = this.#directory(destination);
-      await extractTar(match.path, this.#root, posix.relative(this.#root, directory));
+      const relative = posix.relative(this.#root, directory);
+      await extractTar(match.path, this.#root, relative, this.#territory);
       return;
     }
     const target = this.#fileTarget(matchBaseName(match), intoDirectory);
@@ -92,7 +110,7 @@ class Copier {
   }
 
   #copyDirectory(match: SourceMatch): void {
-    const existing = resolveInRoot(this.#root, this.#request.destination, { followLast: true });
+    const existing = this.#resolve(this.#request.destination);
     const target = this.#directory(this.#request.destination);
     const directories: [string, Stats][] = [];
     // A directory that the copy makes is like its source; one that was there stays as it is.
@@ -106,9 +124,9 @@ class Copier {
         continue;
       }
       this.#checkName(below);
-      const there = lstatSync(path, { throwIfNoEntry: false });
-      if (there !== undefined && !there.isDirectory()) rmSync(path);
-      if (there?.isDirectory() !== true) mkdirSync(path);
+      const there = lstatSync(this.#at(path), { throwIfNoEntry: false });
+      if (there !== undefined && !there.isDirectory()) rmSync(this.#at(path));
+      if (there?.isDirectory() !== true) mkdirSync(this.#at(path));
       directories.push([path, stat]);
     }
     for (const [path, stat] of directories.reverse())
@@ -118,24 +136,26 @@ class Copier {
   /** Where a single file goes; its directory is made. */
   #fileTarget(name: string, intoDirectory: boolean): string {
     const { destination } = this.#request;
-    const { stat } = resolveInRoot(this.#root, destination, { followLast: true });
+    const { stat } = this.#resolve(destination);
     if (intoDirectory || stat?.isDirectory() === true) return posix.join(this.#directory(destination), name);
     return posix.join(this.#directory(dirname(destination)), posix.basename(destination));
   }
 
   /** The real path of a directory of the target, made with its parents where it is missing. */
   #directory(path: string): string {
-    const resolved = resolveInRoot(this.#root, path, { followLast: true });
+    const resolved = this.#resolve(path);
     if (resolved.stat?.isDirectory() === true) return resolved.path;
     if (resolved.stat !== undefined) throw this.#conflict(resolved.path, 'it is not a directory');
     const missing: string[] = [];
     let current = resolved.path;
-    for (; lookUp(current) === undefined; current = dirname(current)) missing.unshift(current);
-    if (lookUp(current)?.isDirectory() !== true) throw this.#conflict(current, 'it is not a directory');
+    for (; lookUp(this.#at(current)) === undefined; current = dirname(current)) missing.unshift(current);
+    if (lookUp(this.#at(current))?.isDirectory() !== true)
+      throw this.#conflict(current, 'it is not a directory');
     for (const directory of missing) {
-      mkdirSync(directory);
-      chmodSync(directory, 0o755);
-      if (this.#owner !== undefined) chownSync(directory, this.#owner.uid, this.#owner.gid);
+      const place = this.#at(directory);
+      mkdirSync(place);
+      chmodSync(place, 0o755);
+      if (this.#owner !== undefined) chownSync(place, this.#owner.uid, this.#owner.gid);
     }
     return resolved.path;
   }
@@ -159,52 +179,50 @@ class Copier {
   #copyEntry(source: string, stat: Stats, target: string): void {
     if (stat.isSocket()) return;
     this.#checkName(target);
-    const there = lookUp(target);
+    const place = this.#at(target);
+    const there = lookUp(place);
     if (there?.isDirectory() === true) throw this.#conflict(target, 'it is a directory, the source is none');
-    if (there !== undefined) rmSync(target);
+    if (there !== undefined) rmSync(place);
     const link = stat.nlink > 1 ? this.#links.get(`${stat.dev}:${stat.ino}`) : undefined;
     if (link !== undefined && lstatSync(link, { throwIfNoEntry: false }) !== undefined) {
-      linkSync(link, target);
+      linkSync(link, place);
       return;
     }
-    if (stat.isSymbolicLink()) symlinkSync(readlinkSync(source, 'buffer'), target);
-    else if (stat.isFile())
-      copyFileSync(source, target, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
+    if (stat.isSymbolicLink()) symlinkSync(readlinkSync(source, 'buffer'), place);
+    else if (stat.isFile()) copyFileSync(source, place, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
     else {
       const { major, minor } = deviceNumbers(stat.rdev);
-      makeNode(target, stat.mode, major, minor);
+      makeNode(place, stat.mode, major, minor);
     }
     this.#setMetadata(source, stat, target);
-    if (stat.nlink > 1) this.#links.set(`${stat.dev}:${stat.ino}`, target);
+    if (stat.nlink > 1) this.#links.set(`${stat.dev}:${stat.ino}`, place);
   }
 
   #setMetadata(source: string, stat: Stats, target: string): void {
     const { chmod, keepOwners } = this.#request;
     const owner = this.#owner ?? (keepOwners ? stat : { uid: 0, gid: 0 });
-    lchownSync(target, owner.uid, owner.gid);
-    if (!stat.isSymbolicLink()) chmodSync(target, chmod ?? stat.mode & 0o7777);
+    const place = this.#at(target);
+    lchownSync(place, owner.uid, owner.gid);
+    if (!stat.isSymbolicLink()) chmodSync(place, chmod ?? stat.mode & 0o7777);
     // After chown, which clears capabilities.
-    for (const name of listXattrs(source)) {
-      const kept =
-        name === 'security.capability' ||
-        name.startsWith('system.posix_acl_') ||
-        (name.startsWith('user.') && !name.startsWith('user.overlay.'));
-      const value = kept ? getXattr(source, name) : undefined;
-      if (value !== undefined) setXattr(target, name, value);
+    for (const name of listXattrs(source).filter(isKeptXattr)) {
+      const value = getXattr(source, name);
+      if (value !== undefined) setXattr(place, name, value);
     }
     const { mtimeNs } = lstatSync(source, { bigint: true });
-    setTimes(target, mtimeNs, mtimeNs);
+    setTimes(place, mtimeNs, mtimeNs);
   }
 
   #writeFile(name: string, content: string, intoDirectory: boolean): void {
     this.#checkName(name);
     const target = this.#fileTarget(name, intoDirectory);
-    if (lookUp(target)?.isDirectory() === true) throw this.#conflict(target, 'it is a directory');
-    rmSync(target, { force: true });
-    writeFileSync(target, content, { flag: 'wx' });
-    chmodSync(target, this.#request.chmod ?? 0o644);
+    const place = this.#at(target);
+    if (lookUp(place)?.isDirectory() === true) throw this.#conflict(target, 'it is a directory');
+    rmSync(place, { force: true });
+    writeFileSync(place, content, { flag: 'wx' });
+    chmodSync(place, this.#request.chmod ?? 0o644);
     const owner = this.#owner ?? { uid: 0, gid: 0 };
-    chownSync(target, owner.uid, owner.gid);
+    chownSync(place, owner.uid, owner.gid);
   }
 }
 

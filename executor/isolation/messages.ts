@@ -1,5 +1,5 @@
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
-import type { CopySource, RunStep } from './types.ts';
+import type { RunStep } from './types.ts';
 
 /** Where a worker mounts what it works on; all of it in its own mount namespace. */
 export interface OverlaySpace {
@@ -10,12 +10,16 @@ export interface OverlaySpace {
   readonly files: readonly string[];
 }
 
+/** Files to copy from: a directory outside, or directories of layers, lowest first. */
+export type MountedSource =
+  { readonly kind: 'directory' } | { readonly kind: 'layers'; readonly layers: readonly string[] };
+
 export type WorkerTask =
   | { readonly kind: 'run'; readonly space: OverlaySpace; readonly step: RunStep }
   | {
       readonly kind: 'copy';
       readonly space: OverlaySpace;
-      readonly source: CopySource;
+      readonly source: MountedSource;
       readonly request: CopyRequest;
     }
   | {

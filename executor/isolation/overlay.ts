@@ -1,6 +1,7 @@
 import { mkdir, readFile, rm, stat, symlink, writeFile, chmod, chown } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Worker } from 'node:worker_threads';
+import { writeLayer } from '../../src/layer/index.ts';
 import type { Digest } from '../../src/oci/index.ts';
 import {
   BuildError,
@@ -15,8 +16,18 @@ import {
   systemErrorCode,
 } from '../../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
-import type { FromWorker, OverlaySpace, ToWorker, WorkerTask } from './messages.ts';
-import type { CopySource, Isolation, Rootfs, RunOptions, RunResult, RunStep, SealedStep } from './types.ts';
+import type { FromWorker, MountedSource, OverlaySpace, ToWorker, WorkerTask } from './messages.ts';
+import type {
+  CopySource,
+  Isolation,
+  LayerStack,
+  Rootfs,
+  RootfsOptions,
+  RunOptions,
+  RunResult,
+  RunStep,
+  SealedStep,
+} from './types.ts';
 
 interface TaskHooks {
   readonly onMessage?: (message: FromWorker, worker: Worker) => void;
@@ -59,8 +70,9 @@ class WorkerPool {
  * The `overlay` backend: overlayfs over unpacked layers, RUN in its own mount, pid, ipc and uts namespaces, pivoted, with
  * a container's default capabilities. Needs the right to mount.
  */
-export class OverlayIsolation implements Isolation, AsyncDisposable {
+export class OverlayIsolation implements Isolation {
   readonly name = 'overlay';
+  readonly isExclusive = false;
   readonly #workers = new WorkerPool();
 
   /** Gets the first worker ready while the build still plans. */
@@ -86,12 +98,12 @@ export class OverlayIsolation implements Isolation, AsyncDisposable {
     }
   }
 
-  async openRootfs(layers: readonly string[], scratch: string): Promise<Rootfs> {
-    return Promise.resolve(new OverlayRootfs(this, [...layers].reverse(), scratch));
+  async openRootfs(layers: LayerStack, { scratch }: RootfsOptions): Promise<Rootfs> {
+    return new OverlayRootfs(this, (await layers.directories()).reverse(), scratch);
   }
 
   async digestSources(
-    layers: readonly string[],
+    layers: LayerStack,
     query: SourceQuery,
     options: { readonly modes: boolean },
     scratch: string,
@@ -99,7 +111,7 @@ export class OverlayIsolation implements Isolation, AsyncDisposable {
   ): Promise<Digest> {
     const space = await makeSpace(scratch, []);
     try {
-      const lowerCount = await linkSource(space, layers);
+      const lowerCount = await linkSource(space, await layers.directories());
       return (
         await this.perform(
           { kind: 'digest', space: { ...space, lowerCount }, query, modes: options.modes },
@@ -181,11 +193,9 @@ class OverlayRootfs implements Rootfs {
 
   async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<void> {
     const space = await this.#open();
-    if (source.kind === 'layers') await linkSource(space, source.layers);
-    const layers =
-      source.kind === 'layers' && source.layers.length === 0 ? { ...source, layers: [''] } : source;
+    const mounted = await mountedSource(space, source);
     await this.#guard(() =>
-      this.#isolation.perform({ kind: 'copy', space, source: layers, request }, { signal }),
+      this.#isolation.perform({ kind: 'copy', space, source: mounted, request }, { signal }),
     );
   }
 
@@ -197,10 +207,13 @@ class OverlayRootfs implements Rootfs {
   async seal(): Promise<SealedStep> {
     const space = await this.#open();
     const upper = join(space.directory, 'upper');
-    const sealed: SealedStep = { upper, lowers: this.#lowers, mountPoints: [...this.#mountPoints] };
+    const diff = { upper, lowers: this.#lowers, mountPoints: [...this.#mountPoints] };
     this.#lowers = [upper, ...this.#lowers];
     this.#space = undefined;
-    return sealed;
+    return {
+      files: { kind: 'upper', directory: upper },
+      write: (output, signal) => writeLayer({ ...diff, ...output }, signal),
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -259,6 +272,14 @@ async function makeStubs(directory: string): Promise<void> {
   for (const name of ['proc', 'sys', 'dev', 'etc'])
     await mkdir(join(directory, name), { recursive: true, mode: 0o755 });
   for (const name of ['resolv.conf', 'hosts', 'hostname']) await writeFile(join(directory, 'etc', name), '');
+}
+
+/** Makes the files to copy from ready to be mounted by the worker. */
+async function mountedSource(space: OverlaySpace, source: CopySource): Promise<MountedSource> {
+  if (source.kind === 'directory') return source;
+  const layers = await source.layers.directories();
+  await linkSource(space, layers);
+  return { kind: 'layers', layers: layers.length === 0 ? [''] : layers };
 }
 
 /** Links a stack of layers (lowest first) into a space as `s0`…, nearest first, replacing an earlier one. */

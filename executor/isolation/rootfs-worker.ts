@@ -1,9 +1,6 @@
-import { chmodSync, chownSync, existsSync, mkdirSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { parentPort } from 'node:worker_threads';
-import { resolveInRoot } from '../../src/os/index.ts';
-import { BuildError, plainError, workerLoaded } from '../../src/support/index.ts';
-import { copyInto, resolveUser, treeDigest } from '../context/index.ts';
+import { plainError, workerLoaded } from '../../src/support/index.ts';
+import { copyInto, makeDirectory, treeDigest } from '../context/index.ts';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.ts';
 import { enterNamespaces, mountOverlay, mountSource } from './mounts.ts';
 import { ContainerRun } from './run-in-worker.ts';
@@ -55,7 +52,7 @@ async function execute(task: WorkerTask): Promise<unknown> {
       return copyInto(root, request);
     }
     case 'mkdir':
-      makeDirectory(mountOverlay(task.space), task);
+      makeDirectory(mountOverlay(task.space), task.path, task.user, task.where);
       return undefined;
     case 'digest': {
       const source = mountSource(task.space, task.space.lowerCount);
@@ -64,20 +61,5 @@ async function execute(task: WorkerTask): Promise<unknown> {
     case 'probe':
       mountOverlay(task.space);
       return undefined;
-  }
-}
-
-function makeDirectory(root: string, task: Extract<WorkerTask, { kind: 'mkdir' }>): void {
-  const resolved = resolveInRoot(root, task.path, { followLast: true });
-  if (resolved.stat?.isDirectory() === true) return;
-  if (resolved.stat !== undefined)
-    throw new BuildError(`${task.path} is not a directory`, { code: 'E_WORKDIR', where: task.where });
-  const owner = resolveUser(root, task.user, task.where);
-  const missing: string[] = [];
-  for (let path = resolved.path; !existsSync(path); path = dirname(path)) missing.unshift(path);
-  for (const path of missing) {
-    mkdirSync(path);
-    chmodSync(path, 0o755);
-    chownSync(path, owner.uid, owner.gid);
   }
 }

@@ -17,17 +17,11 @@ import {
 } from 'node:fs';
 import { makeNode, OpenDirectory, setTimes, setXattr, status, statusSize } from '../os/index.ts';
 import { systemErrorCode } from '../support/index.ts';
-import { childPath, makeWay, namesIn, type Relocation, removeTree } from './clear-tree.ts';
+import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
 import { keptXattrs } from './entries.ts';
 import { LayerProblems } from './layer-problems.ts';
 import type { Territory } from './territory.ts';
 import type { EntryFacts } from './tree-state.ts';
-
-/** What applying a layer came to, beside the files. */
-export interface Applied {
-  readonly problems: LayerProblems;
-  readonly relocations: readonly Relocation[];
-}
 
 /**
  * Applies an unpacked layer in overlayfs form to a tree: what it has is copied, what it marks as deleted is removed.
@@ -36,15 +30,18 @@ export interface Applied {
  * @param source the layer's directory.
  * @param opaque the directories in it (latin1, relative) that hide what the tree has there.
  */
-export function applyDirectory(territory: Territory, source: string, opaque: readonly string[]): Applied {
+export function applyDirectory(
+  territory: Territory,
+  source: string,
+  opaque: readonly string[],
+): LayerProblems {
   const applier = new DirectoryApplier(territory, source, opaque);
   applier.run();
-  return applier;
+  return applier.problems;
 }
 
-class DirectoryApplier implements Applied {
+class DirectoryApplier {
   readonly problems = new LayerProblems();
-  readonly relocations: Relocation[] = [];
   readonly #territory: Territory;
   readonly #source: string;
   readonly #opaque: ReadonlySet<string>;
@@ -102,7 +99,7 @@ class DirectoryApplier implements Applied {
     }
     const inode = status.links(this.#record, 0) > 1 ? status.inode(this.#record, 0) : undefined;
     const link = kind === constants.S_IFLNK ? readlinkSync(this.#from(path), 'buffer') : undefined;
-    if (this.#exists(path)) this.relocations.push(...makeWay(this.#territory, path, link));
+    if (this.#exists(path)) makeWay(this.#territory, path, link);
     const first = inode === undefined ? undefined : this.#links.get(inode);
     if (first !== undefined) {
       linkSync(this.#territory.bytes(first), this.#territory.bytes(path));

@@ -1,15 +1,8 @@
 import { lstatSync, mkdirSync, readdirSync, readlinkSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { EnvironmentError, systemErrorCode } from '../support/index.ts';
-import type { Territory } from './territory.ts';
+import type { Relocation, Territory } from './territory.ts';
 
 const maximumLinks = 40;
-
-/** A directory with mounts in it that was moved, so that something else could take its place. */
-export interface Relocation {
-  /** Paths in the tree (latin1). */
-  readonly from: string;
-  readonly to: string;
-}
 
 /**
  * Removes something from a tree with all that is in it, but never an excluded path nor a directory that leads to one.
@@ -47,17 +40,14 @@ export function childPath(directory: string, name: string): string {
  * mounts keep their names.
  *
  * @param link where the link leads that will be made; undefined for anything else.
- * @returns what was moved.
  * @throws EnvironmentError `E_INPLACE_MOUNT` when a mount is in the way that cannot be moved.
  */
-export function makeWay(territory: Territory, path: string, link: Buffer | undefined): Relocation[] {
-  if (removeTree(territory, path)) return [];
+export function makeWay(territory: Territory, path: string, link: Buffer | undefined): void {
+  if (removeTree(territory, path)) return;
   const target = link === undefined ? undefined : directoryOf(territory, path, link.toString('latin1'));
   if (target === undefined || target === path || target.startsWith(`${path}/`))
     throw inTheWay(territory, path);
-  const moved = moveInto(territory, path, target);
-  territory.moved(path, target);
-  return moved;
+  territory.moved(path, target, moveInto(territory, path, target));
 }
 
 function inTheWay(territory: Territory, path: string, cause?: unknown): EnvironmentError {

@@ -6,6 +6,7 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { PassThrough, type Duplex, Duplex as DuplexStream } from 'node:stream';
 import { BuildError, systemErrorCode } from '../support/index.ts';
 import { TarReader } from './tar-reader.ts';
+import type { Territory } from './territory.ts';
 import { TreeWriter } from './tree-writer.ts';
 
 type ArchiveCompression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
@@ -102,10 +103,16 @@ function isTarHeader(start: Buffer): boolean {
  * Unpacks an archive of any kind that {@link isTarArchive} knows below `destination` in the tree `root`, on the calling
  * thread. The destination keeps its own mode and owner.
  *
+ * @param territory where the tree's files are, when not all of them are below the root.
  * @throws KilnError `E_TAR_UNSAFE`, `E_TAR_MALFORMED`; BuildError `E_ARCHIVE_DECODER` when a program is missing.
  */
-export async function extractTar(file: string, root: string, destination: string): Promise<void> {
-  const writer = new TreeWriter({ root, destination, whiteouts: 'none' });
+export async function extractTar(
+  file: string,
+  root: string,
+  destination: string,
+  territory?: Territory,
+): Promise<void> {
+  const writer = new TreeWriter({ root, destination, whiteouts: 'none' }, territory);
   const reader = new TarReader(writer);
   try {
     await pipeline(

@@ -1,15 +1,23 @@
-export type { Applied } from './apply-directory.ts';
 export { applyLayer } from './apply-layer.ts';
 export { captureLayer, type CapturedLayer, compressCaptured } from './capture.ts';
-export { type Relocation, childPath, namesIn, removeTree } from './clear-tree.ts';
+export { childPath, namesIn, removeTree } from './clear-tree.ts';
 export { decompress } from './decompress.ts';
 export { waitForLaterChanges } from './clock.ts';
 export { clearUnchanged } from './earlier.ts';
+export { isKeptXattr } from './entries.ts';
 export { extractTar, isTarArchive } from './extract.ts';
 export type { Layer } from './layer.ts';
+export { LayerProblems } from './layer-problems.ts';
 export type { LayerSource } from './layer-source.ts';
-export { Territory, type TerritoryOptions } from './territory.ts';
+export { type Relocation, Territory, type TerritoryOptions } from './territory.ts';
 export { TreeChanges } from './tree-changes.ts';
 export { TreeState } from './tree-state.ts';
 export { spaceError, unpackLayer, type CompressedFile, type UnpackResult } from './unpack.ts';
-export { blobLayer, fileLayer, type LayerFacts, writeLayer, type WriteLayerRequest } from './write-layer.ts';
+export {
+  blobLayer,
+  type CompressedOutput,
+  fileLayer,
+  type LayerFacts,
+  writeLayer,
+  type WriteLayerRequest,
+} from './write-layer.ts';

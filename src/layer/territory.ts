@@ -9,6 +9,13 @@ export interface TerritoryOptions {
   readonly shadow?: string;
 }
 
+/** A directory with mounts in it that was moved. */
+export interface Relocation {
+  /** Paths in the tree (latin1). */
+  readonly from: string;
+  readonly to: string;
+}
+
 /**
  * Where the files of a tree are. Usually all lie below one directory. A tree that is unpacked over the root of a
  * container has paths that belong to the container: mounts, Kiln itself, the build context. What the image has there
@@ -18,6 +25,8 @@ export interface TerritoryOptions {
  */
 export class Territory {
   readonly root: string;
+  /** What had to be moved so that something else could take its place, in order. */
+  readonly relocations: Relocation[] = [];
   readonly #shadow: string | undefined;
   readonly #excluded = new Set<string>();
   /** Directories that lead to an excluded path, with the names of the excluded paths directly in them. */
@@ -31,11 +40,10 @@ export class Territory {
   }
 
   /**
-   * Says that directories which lead to excluded paths were moved, the excluded paths with them.
-   *
-   * @param from a directory of the tree, @param to where it is now.
+   * Says that what leads to excluded paths was moved from one directory of the tree to another, the excluded paths with it.
    */
-  moved(from: string, to: string): void {
+  moved(from: string, to: string, relocations: readonly Relocation[]): void {
+    this.relocations.push(...relocations);
     const paths = this.exclusions.map((path) =>
       path.startsWith(`${from}/`) ? `${to}${path.slice(from.length)}` : path,
     );
@@ -94,6 +102,15 @@ export class Territory {
   /** {@link locate} for Node's and libc's calls. */
   bytes(path: string): Buffer {
     return bytes(path === '' ? this.root || '/' : this.locate(path));
+  }
+
+  /** {@link locate} for full paths below the root as ordinary strings, such as `/etc/hosts` when the root is `/`. */
+  place(path: string): string {
+    if (this.#excluded.size === 0) return path;
+    const relative = latin1(path)
+      .slice(this.root.length)
+      .replace(/^\/+|\/+$/g, '');
+    return this.isExcluded(relative) ? bytes(this.locate(relative)).toString() : path;
   }
 }
 

@@ -17,8 +17,7 @@ import {
 import { constants } from 'node:fs';
 import { makeNode, setTimes, setXattr } from '../os/index.ts';
 import { KilnError, systemErrorCode } from '../support/index.ts';
-import type { Applied } from './apply-directory.ts';
-import { childPath, makeWay, namesIn, type Relocation, removeTree } from './clear-tree.ts';
+import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
 import { opaqueName, whiteoutPrefix } from './entries.ts';
 import { LayerProblems } from './layer-problems.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
@@ -58,7 +57,7 @@ function unsafe(path: string, why: string): KilnError {
  * the last component is never followed. Synchronous: it runs in a worker thread, where a system call costs less than a
  * trip through the event loop. Paths are kept as latin1 strings, one character a byte.
  */
-export class TreeWriter implements TarHandler, Applied {
+export class TreeWriter implements TarHandler {
   readonly #territory: Territory;
   readonly #destination: string;
   readonly #whiteouts: TreeWriterOptions['whiteouts'];
@@ -74,7 +73,6 @@ export class TreeWriter implements TarHandler, Applied {
   /** Opaque directories (latin1, relative). */
   readonly opaque = new Set<string>();
   readonly problems = new LayerProblems();
-  readonly relocations: Relocation[] = [];
 
   /** @param territory where the tree's files are, when not all of them are below the root. */
   constructor(options: TreeWriterOptions, territory = new Territory({ root: options.root })) {
@@ -290,10 +288,7 @@ export class TreeWriter implements TarHandler, Applied {
   /** Removes what is at a path, to make way for an entry or for nothing. */
   #remove(path: string, existing: Stats, entry: TarEntry | undefined): void {
     if (entry === undefined || entry.type === 'directory') removeTree(this.#territory, path);
-    else
-      this.relocations.push(
-        ...makeWay(this.#territory, path, entry.type === 'symlink' ? entry.link : undefined),
-      );
+    else makeWay(this.#territory, path, entry.type === 'symlink' ? entry.link : undefined);
     this.#own.delete(path);
     if (existing.isDirectory() || existing.isSymbolicLink()) this.#verified.clear();
   }

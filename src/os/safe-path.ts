@@ -5,7 +5,7 @@ const maximumLinks = 255;
 
 /** A path resolved as if a directory were `/`. */
 export interface ResolvedPath {
-  /** Where it really is, below the root. */
+  /** Where it is, below the root. */
   readonly path: string;
   /** What is there, not followed further; undefined when nothing is. */
   readonly stat: Stats | undefined;
@@ -17,14 +17,16 @@ export interface ResolvedPath {
  *
  * Not safe against someone who changes the tree meanwhile; use it on trees that nobody else writes to.
  *
- * @param followLast whether a link in the last component is followed.
+ * @param options `followLast`: whether a link in the last component is followed; `place`: where a path of the tree really
+ *   is, for trees that do not all lie below the root.
  * @throws Error with code `ELOOP` for too many links.
  */
 export function resolveInRoot(
   root: string,
   path: string,
-  options: { readonly followLast: boolean },
+  options: { readonly followLast: boolean; readonly place?: (path: string) => string },
 ): ResolvedPath {
+  const { place = (path: string): string => path } = options;
   let current: string[] = [];
   const pending = path.split('/').filter((part) => part !== '' && part !== '.');
   let links = 0;
@@ -32,18 +34,18 @@ export function resolveInRoot(
   for (let part = pending.shift(); part !== undefined; part = pending.shift()) {
     if (part === '..') {
       current.pop();
-      stat = lstatSync(posix.join(root, ...current), { throwIfNoEntry: false });
+      stat = lstatSync(place(posix.join(root, ...current)), { throwIfNoEntry: false });
       continue;
     }
     const here = posix.join(root, ...current, part);
-    stat = lookUp(here);
+    stat = lookUp(place(here));
     if (stat?.isSymbolicLink() === true && (options.followLast || pending.length > 0)) {
       if (++links > maximumLinks)
         throw Object.assign(new Error(`too many symbolic links in ${path}`), { code: 'ELOOP' });
-      const target = readlinkSync(here);
+      const target = readlinkSync(place(here));
       if (target.startsWith('/')) current = [];
       pending.unshift(...target.split('/').filter((piece) => piece !== '' && piece !== '.'));
-      if (pending.length === 0) stat = lstatSync(posix.join(root, ...current));
+      if (pending.length === 0) stat = lstatSync(place(posix.join(root, ...current)));
       continue;
     }
     current.push(part);

@@ -1,8 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 import type { ProgressEvent } from '../../src/support/index.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -41,6 +42,11 @@ export async function kiln(
   child.stdin.on('error', () => undefined);
   child.stdin.end(options.input ?? '');
   options.onStart?.(child);
+  return ended(child);
+}
+
+/** Waits for a process with piped output, and collects what it said. */
+export async function ended(child: ChildProcessByStdio<Writable | null, Readable, Readable>): Promise<Ended> {
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk));

@@ -37,15 +37,16 @@ export type WorkerTask =
     }
   | { readonly kind: 'probe'; readonly space: OverlaySpace };
 
-/** From the executor to the worker. */
-export type ToWorker =
-  | { readonly type: 'task'; readonly task: WorkerTask }
+/** From the executor to a worker. */
+export type ToWorker<Task> =
+  | { readonly type: 'task'; readonly task: Task }
   | { readonly type: 'stop' }
   | { readonly type: 'taken'; readonly bytes: number };
 
-/** From the worker to the executor. */
+/** From a worker to the executor. */
 export type FromWorker =
   | { readonly type: 'started' }
   | { readonly type: 'output'; readonly stream: 'stdout' | 'stderr'; readonly data: Uint8Array }
-  | { readonly type: 'done'; readonly result: unknown; readonly mountPoints: readonly string[] }
+  | { readonly type: 'exited' }
+  | { readonly type: 'done'; readonly result: unknown; readonly mountPoints?: readonly string[] }
   | { readonly type: 'failed'; readonly error: unknown };

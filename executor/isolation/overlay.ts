@@ -1,22 +1,19 @@
 import { mkdir, readFile, rm, stat, symlink, writeFile, chmod, chown } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Worker } from 'node:worker_threads';
 import { writeLayer } from '../../src/layer/index.ts';
 import type { Digest } from '../../src/oci/index.ts';
 import {
   BuildError,
-  endWorker,
   EnvironmentError,
   isAbortError,
   KilnError,
   messageOf,
   randomName,
-  reviveError,
-  startWorker,
   systemErrorCode,
 } from '../../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
-import type { FromWorker, MountedSource, OverlaySpace, ToWorker, WorkerTask } from './messages.ts';
+import type { MountedSource, OverlaySpace, WorkerTask } from './messages.ts';
+import { passOn, performTask, type TaskHooks, WorkerPool } from './task-worker.ts';
 import type {
   CopySource,
   Isolation,
@@ -29,43 +26,6 @@ import type {
   SealedStep,
 } from './types.ts';
 
-interface TaskHooks {
-  readonly onMessage?: (message: FromWorker, worker: Worker) => void;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/**
- * Workers ready for a task. Starting one takes longer than a small step, so one is kept in reserve while a build runs;
- * each does one task.
- */
-class WorkerPool {
-  #spare: Worker | undefined;
-
-  /** Starts the reserve, so that the first step need not wait for it. */
-  warm(): void {
-    this.#spare ??= this.#start();
-  }
-
-  take(): Worker {
-    const worker = this.#spare ?? this.#start();
-    this.#spare = this.#start();
-    worker.ref();
-    return worker;
-  }
-
-  async close(): Promise<void> {
-    const spare = this.#spare;
-    this.#spare = undefined;
-    if (spare !== undefined) await endWorker(spare);
-  }
-
-  #start(): Worker {
-    const worker = startWorker(import.meta.url, 'rootfs-worker', undefined);
-    worker.unref();
-    return worker;
-  }
-}
-
 /**
  * The `overlay` backend: overlayfs over unpacked layers, RUN in its own mount, pid, ipc and uts namespaces, pivoted, with
  * a container's default capabilities. Needs the right to mount.
@@ -73,7 +33,7 @@ class WorkerPool {
 export class OverlayIsolation implements Isolation {
   readonly name = 'overlay';
   readonly isExclusive = false;
-  readonly #workers = new WorkerPool();
+  readonly #workers = new WorkerPool(import.meta.url, 'rootfs-worker');
 
   /** Gets the first worker ready while the build still plans. */
   warm(): void {
@@ -128,28 +88,8 @@ export class OverlayIsolation implements Isolation {
     task: WorkerTask,
     hooks: TaskHooks = {},
   ): Promise<{ result: unknown; mountPoints: readonly string[] }> {
-    const { signal } = hooks;
-    signal?.throwIfAborted();
-    const worker = this.#workers.take();
-    const send = (message: ToWorker): void => worker.postMessage(message);
-    const abort = (): void => send({ type: 'stop' });
-    signal?.addEventListener('abort', abort, { once: true });
-    try {
-      return await new Promise((resolve, reject) => {
-        worker.on('message', (message: FromWorker) => {
-          if (message.type === 'done') resolve(message);
-          else if (message.type === 'failed') reject(reviveError(message.error));
-          else hooks.onMessage?.(message, worker);
-        });
-        worker.once('error', reject);
-        worker.once('exit', (code) => reject(new Error(`the isolation worker ended with ${code}`)));
-        send({ type: 'task', task });
-      });
-    } finally {
-      signal?.removeEventListener('abort', abort);
-      await endWorker(worker);
-      signal?.throwIfAborted();
-    }
+    const done = await performTask<WorkerTask>(this.#workers, task, hooks);
+    return { result: done.result, mountPoints: done.mountPoints ?? [] };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -178,12 +118,7 @@ class OverlayRootfs implements Rootfs {
         { kind: 'run', space, step },
         {
           signal: options.signal,
-          onMessage: (message, worker) => {
-            if (message.type === 'started') options.onStarted?.();
-            if (message.type !== 'output') return;
-            options.onOutput(message.stream, message.data);
-            worker.postMessage({ type: 'taken', bytes: message.data.length } satisfies ToWorker);
-          },
+          onMessage: (message, worker) => passOn(message, worker, options),
         },
       ),
     );

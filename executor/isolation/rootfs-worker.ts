@@ -15,7 +15,7 @@ workerLoaded();
 const post = (message: FromWorker): void => port.postMessage(message);
 let run: ContainerRun | undefined;
 
-port.on('message', (message: ToWorker) => {
+port.on('message', (message: ToWorker<WorkerTask>) => {
   if (message.type === 'stop') run?.stop();
   else if (message.type === 'taken') run?.taken(message.bytes);
   else void perform(message.task);

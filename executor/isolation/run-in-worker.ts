@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
-import type { Readable } from 'node:stream';
 import {
   changeDirectory,
   dropBoundingCapability,
@@ -10,40 +9,31 @@ import {
   setThreadIdentity,
   unmount,
 } from '../../src/os/index.ts';
-import { BuildError, EnvironmentError, systemErrorCode } from '../../src/support/index.ts';
+import { EnvironmentError } from '../../src/support/index.ts';
 import { resolveUser } from '../context/index.ts';
 import type { OverlaySpace } from './messages.ts';
 import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
+import { type RunChannel, StepProcess } from './step-process.ts';
 import type { RunResult, RunStep } from './types.ts';
 
 /** The capabilities of a container by default (Docker's and containerd's list), by number. */
 const defaultCapabilities = [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
 const lastCapability = 63;
 
-/** Output on its way to the executor before the step is made to wait. */
-const outputInFlight = 4 << 20;
-
-/** How the worker tells what happens while a step runs. */
-export interface RunChannel {
-  started(): void;
-  output(stream: 'stdout' | 'stderr', data: Uint8Array): void;
-}
-
 /** A RUN step in the namespaces of the calling worker thread. Can be used once: the thread ends up in the step's root. */
 export class ContainerRun {
   readonly #space: OverlaySpace;
   readonly #step: RunStep;
-  readonly #channel: RunChannel;
+  readonly #process: StepProcess;
   #init: ChildProcess | undefined;
   #stopped = false;
-  #inFlight = 0;
-  readonly #paused = new Set<Readable>();
   mountPoints: readonly string[] = [];
 
-  constructor(space: OverlaySpace, step: RunStep, channel: RunChannel) {
+  constructor(space: OverlaySpace, step: RunStep, channel: Omit<RunChannel, 'exited'>) {
     this.#space = space;
     this.#step = step;
-    this.#channel = channel;
+    // What the step left running still holds its output; it must not hold up the build.
+    this.#process = new StepProcess(step, { ...channel, exited: () => this.stop() });
   }
 
   /** @throws BuildError `E_RUN_START`, `E_USER_NOT_FOUND`; EnvironmentError `E_ISOLATION_…`. */
@@ -63,7 +53,8 @@ export class ContainerRun {
       if (!existsSync(this.#step.workingDirectory))
         mkdirSync(this.#step.workingDirectory, { recursive: true });
       dropPrivileges(user);
-      return await this.#execute({ HOME: user.home, ...this.#step.env });
+      if (this.#stopped) throw new DOMException('The step was stopped', 'AbortError');
+      return await this.#process.run({ HOME: user.home, ...this.#step.env });
     } finally {
       this.stop();
       await ended;
@@ -78,10 +69,7 @@ export class ContainerRun {
 
   /** Output has reached the executor; a step that was made to wait goes on. */
   taken(bytes: number): void {
-    this.#inFlight -= bytes;
-    if (this.#inFlight > outputInFlight / 2) return;
-    for (const stream of this.#paused) stream.resume();
-    this.#paused.clear();
+    this.#process.taken(bytes);
   }
 
   /**
@@ -118,62 +106,6 @@ export class ContainerRun {
       init.once('exit', () => failed());
     });
     return init;
-  }
-
-  #execute(env: Readonly<Record<string, string>>): Promise<RunResult> {
-    const [program = '', ...parameters] = this.#step.argv;
-    if (this.#stopped) throw new DOMException('The step was stopped', 'AbortError');
-    return new Promise((resolve, reject) => {
-      const child = spawn(program, parameters, {
-        stdio: ['ignore', 'pipe', 'pipe'],
-        cwd: this.#step.workingDirectory,
-        env: { ...env },
-        detached: true,
-      });
-      child.once('spawn', () => this.#channel.started());
-      child.once('error', (error) => reject(this.#startError(program, error)));
-      this.#forward('stdout', child.stdout);
-      this.#forward('stderr', child.stderr);
-      let outcome: RunResult | undefined;
-      child.once('exit', (code, signal) => {
-        outcome = { exitCode: code ?? 128, signal };
-        // What the step left running still holds its output; it must not hold up the build.
-        this.stop();
-      });
-      child.once('close', () => resolve(outcome ?? { exitCode: 128, signal: null }));
-    });
-  }
-
-  #forward(name: 'stdout' | 'stderr', stream: Readable): void {
-    stream.on('data', (data: Buffer) => {
-      this.#channel.output(name, data);
-      this.#inFlight += data.length;
-      if (this.#inFlight <= outputInFlight) return;
-      stream.pause();
-      this.#paused.add(stream);
-    });
-  }
-
-  #startError(program: string, error: unknown): BuildError {
-    const code = systemErrorCode(error);
-    const why: Readonly<Record<string, string>> = {
-      ENOENT: 'it, or the interpreter it names, is not in the image',
-      EACCES: 'it may not be executed',
-      ENOEXEC: 'it is no program for this platform',
-      E2BIG: 'its arguments are too long',
-      ENOTDIR: 'part of its path is no directory',
-    };
-    return new BuildError(
-      `cannot start ${JSON.stringify(program)}: ${why[code ?? ''] ?? code ?? String(error)}`,
-      {
-        code: 'E_RUN_START',
-        where: this.#step.where,
-        remedy:
-          code === 'ENOENT'
-            ? 'Check the path, and that the base image has it; a shell form needs the shell.'
-            : undefined,
-      },
-    );
   }
 }
 

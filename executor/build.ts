@@ -3,15 +3,15 @@ import { basename, dirname } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
-import type { Progress } from '../src/support/index.ts';
+import { type Progress, TextFiles } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
-import { OverlayIsolation } from './isolation/index.ts';
+import { openIsolation } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
-import type { BuildOptions } from './options.ts';
+import { type BuildOptions, givenPaths } from './options.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { BuildSession } from './session.ts';
 import { proxyArguments } from './stage-state.ts';
@@ -27,6 +27,13 @@ export interface BuildOutcome {
   readonly places: readonly string[];
 }
 
+/** What a build tells its caller, and shares with it. */
+export interface BuildMarks {
+  readonly onFirstRun?: () => void;
+  /** What the registry client reads its credentials with. */
+  readonly files?: TextFiles;
+}
+
 /**
  * Builds an image: parse, resolve, plan, look everything up, build what is missing, export.
  *
@@ -37,7 +44,7 @@ export async function build(
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
-  marks: { onFirstRun?: () => void } = {},
+  marks: BuildMarks = {},
 ): Promise<BuildOutcome> {
   const source = await readDockerfile(options.dockerfile);
   try {
@@ -53,11 +60,10 @@ async function buildFrom(
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
-  marks: { onFirstRun?: () => void },
+  { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
-  await using isolation = new OverlayIsolation();
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, basename(options.dockerfile));
   const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
@@ -84,6 +90,13 @@ async function buildFrom(
   await using scratch = await volumes.scratch();
   const target = stages.at(-1);
   if (target === undefined) throw new Error('no stage is needed');
+  await using isolation = await openIsolation({
+    ...options.isolation,
+    given: givenPaths(options),
+    scratch: scratch.path,
+    progress,
+    files,
+  });
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,

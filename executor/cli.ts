@@ -25,8 +25,9 @@ import {
   platformMatches,
 } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, UsageError } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, UsageError } from '../src/support/index.ts';
 import { build } from './build.ts';
+import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
 
 interface Flags extends RegistryFlags, LogFlags {
@@ -51,6 +52,9 @@ interface Flags extends RegistryFlags, LogFlags {
   cacheDir?: string;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
+  isolation: IsolationKind;
+  force: boolean;
+  cleanup: boolean;
 }
 
 const examples = `
@@ -114,6 +118,19 @@ function addBuildFlags(command: Command): void {
     valueFlag('--compression <format>', 'compression of new layers')
       .choices(['gzip', 'zstd'])
       .default('gzip'),
+    valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
+      .choices(isolationKinds)
+      .default('auto'),
+    booleanFlag(
+      '--force',
+      'build in place also outside of a container of Kiln: everything there is removed',
+      false,
+    ),
+    booleanFlag(
+      '--cleanup',
+      'empty the root after a build in place also when the container ends anyway',
+      false,
+    ),
     ...registryFlags(),
     logFlag(),
   ]);
@@ -124,7 +141,8 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
   const options = buildOptions(flags);
   const progress = new Progress();
   using _reporter = reportTo(progress, flags.logFormat);
-  await using client = new RegistryClient(registryOptions(flags, progress));
+  const files = new TextFiles();
+  await using client = new RegistryClient({ ...registryOptions(flags, progress), files });
   const onFirstRun = (): void => {
     // Since the process began, loading included.
     const milliseconds = Math.round(performance.now());
@@ -134,7 +152,7 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun });
+  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
@@ -171,6 +189,7 @@ function buildOptions(flags: Flags): BuildOptions {
     cacheDirectory,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
+    isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
       location: cacheLocation(flags, destinations, cacheDirectory),

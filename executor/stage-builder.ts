@@ -223,7 +223,9 @@ export class StageBuilder {
     throw new BuildError(`the command ${how}: ${step.text}`, {
       code: 'E_RUN_FAILED',
       where: step.where,
-      remedy: result.signal === 'SIGKILL' ? 'It may have run out of memory.' : 'Its output above says why.',
+      remedy:
+        result.hint ??
+        (result.signal === 'SIGKILL' ? 'It may have run out of memory.' : 'Its output above says why.'),
     });
   }
 

@@ -7,6 +7,7 @@ import {
   TemporaryDirectory,
 } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
+import { homeWork, runsFromHome } from './home.ts';
 import type { BuildOptions } from './options.ts';
 
 /** The volumes of a build: the shared one, and where it cannot be written, one of the build's own. */
@@ -34,7 +35,10 @@ export async function openVolumes(options: BuildOptions, progress: Progress): Pr
     return { all: [volume], scratch, [Symbol.asyncDispose]: () => volume[Symbol.asyncDispose]() };
   }
   const shared = await openShared(cacheDirectory, progress);
-  const directory = await TemporaryDirectory.create(options.scratchDirectory ?? tmpdir(), 'kiln-volume-');
+  const directory = await TemporaryDirectory.create(
+    options.scratchDirectory ?? (runsFromHome() ? homeWork : tmpdir()),
+    'kiln-volume-',
+  );
   const own = await Volume.open(directory.path, { access: 'read-write', durable: false, progress });
   return {
     all: shared === undefined ? [own] : [shared, own],

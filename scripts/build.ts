@@ -1,39 +1,5 @@
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { build } from 'esbuild';
+import { bundlePrograms } from './bundle.ts';
 
-/**
- * npm run build: bundles both programs into dist/. All files lie in one directory, because a module that starts a worker
- * thread looks for the worker's file beside itself.
- */
-const root = join(import.meta.dirname, '..');
-const outdir = join(root, 'dist');
-
-await rm(outdir, { recursive: true, force: true });
-await build({
-  absWorkingDir: root,
-  entryPoints: {
-    executor: 'executor/main.ts',
-    warmer: 'warmer/main.ts',
-    'rootfs-worker': 'executor/isolation/rootfs-worker.ts',
-    'unpack-worker': 'src/layer/unpack-worker.ts',
-    'write-layer-worker': 'src/layer/write-layer-worker.ts',
-  },
-  outdir,
-  bundle: true,
-  splitting: true,
-  chunkNames: 'chunk-[hash]',
-  format: 'esm',
-  platform: 'node',
-  target: 'node24',
-  // Native modules are loaded from node_modules.
-  external: ['better-sqlite3', 'koffi'],
-  // CommonJS packages in an ES module need a require of their own.
-  banner: {
-    js: "import { createRequire as kilnCreateRequire } from 'node:module'; const require = kilnCreateRequire(import.meta.url);",
-  },
-  minifySyntax: true,
-  sourcemap: 'linked',
-  sourcesContent: false,
-  logLevel: 'warning',
-});
+/** npm run build: bundles both programs into dist/. */
+await bundlePrograms(join(import.meta.dirname, '../dist'));

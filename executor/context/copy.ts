@@ -89,8 +89,19 @@ class Copier {
     return this.#territory.place(path);
   }
 
+  /** A directory that is there for a mount alone is as good as missing. */
+  #isScaffold(path: string): boolean {
+    return this.#territory.isScaffold(this.#territory.relative(path));
+  }
+
   #resolve(path: string): ResolvedPath {
-    return resolveInRoot(this.#root, path, { followLast: true, place: (full) => this.#at(full) });
+    const resolved = resolveInRoot(this.#root, path, { followLast: true, place: (full) => this.#at(full) });
+    return this.#isScaffold(resolved.path) ? { ...resolved, stat: undefined } : resolved;
+  }
+
+  #makeDirectory(path: string): void {
+    if (this.#isScaffold(path)) this.#territory.adopt(this.#territory.relative(path));
+    else mkdirSync(this.#at(path));
   }
 
   async #copyMatch(match: SourceMatch, intoDirectory: boolean): Promise<void> {
@@ -126,7 +137,7 @@ class Copier {
       this.#checkName(below);
       const there = lstatSync(this.#at(path), { throwIfNoEntry: false });
       if (there !== undefined && !there.isDirectory()) rmSync(this.#at(path));
-      if (there?.isDirectory() !== true) mkdirSync(this.#at(path));
+      if (there?.isDirectory() !== true || this.#isScaffold(path)) this.#makeDirectory(path);
       directories.push([path, stat]);
     }
     for (const [path, stat] of directories.reverse())
@@ -148,12 +159,13 @@ class Copier {
     if (resolved.stat !== undefined) throw this.#conflict(resolved.path, 'it is not a directory');
     const missing: string[] = [];
     let current = resolved.path;
-    for (; lookUp(this.#at(current)) === undefined; current = dirname(current)) missing.unshift(current);
+    for (; lookUp(this.#at(current)) === undefined || this.#isScaffold(current); current = dirname(current))
+      missing.unshift(current);
     if (lookUp(this.#at(current))?.isDirectory() !== true)
       throw this.#conflict(current, 'it is not a directory');
     for (const directory of missing) {
       const place = this.#at(directory);
-      mkdirSync(place);
+      this.#makeDirectory(directory);
       chmodSync(place, 0o755);
       if (this.#owner !== undefined) chownSync(place, this.#owner.uid, this.#owner.gid);
     }

@@ -22,16 +22,22 @@ export function makeDirectory(
 ): void {
   const place = (full: string): string => territory.place(full);
   const resolved = resolveInRoot(root, path, { followLast: true, place });
-  if (resolved.stat?.isDirectory() === true) return;
-  if (resolved.stat !== undefined)
+  const isScaffold = (full: string): boolean => territory.isScaffold(territory.relative(full));
+  if (resolved.stat?.isDirectory() === true && !isScaffold(resolved.path)) return;
+  if (resolved.stat !== undefined && !resolved.stat.isDirectory())
     throw new BuildError(`${path} is not a directory`, { code: 'E_WORKDIR', where });
   const owner = resolveUser(root, user, where);
   const missing: string[] = [];
-  for (let current = resolved.path; !existsSync(place(current)); current = dirname(current))
-    missing.unshift(place(current));
+  for (
+    let current = resolved.path;
+    !existsSync(place(current)) || isScaffold(current);
+    current = dirname(current)
+  )
+    missing.unshift(current);
   for (const directory of missing) {
-    mkdirSync(directory);
-    chmodSync(directory, 0o755);
-    chownSync(directory, owner.uid, owner.gid);
+    if (isScaffold(directory)) territory.adopt(territory.relative(directory));
+    else mkdirSync(place(directory));
+    chmodSync(place(directory), 0o755);
+    chownSync(place(directory), owner.uid, owner.gid);
   }
 }

@@ -1,2 +1,2 @@
-export { OverlayIsolation } from './overlay.ts';
+export { type IsolationKind, isolationKinds, openIsolation } from './choose.ts';
 export type * from './types.ts';

@@ -11,13 +11,13 @@ import {
 } from '../../src/os/index.ts';
 import { EnvironmentError } from '../../src/support/index.ts';
 import { resolveUser } from '../context/index.ts';
+import { capabilityNumber, containerCapabilities } from './capabilities.ts';
 import type { OverlaySpace } from './messages.ts';
 import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
 import { type RunChannel, StepProcess } from './step-process.ts';
 import type { RunResult, RunStep } from './types.ts';
 
-/** The capabilities of a container by default (Docker's and containerd's list), by number. */
-const defaultCapabilities = [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
+const defaultCapabilities = containerCapabilities.map(capabilityNumber);
 const lastCapability = 63;
 
 /** A RUN step in the namespaces of the calling worker thread. Can be used once: the thread ends up in the step's root. */

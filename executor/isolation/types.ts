@@ -18,6 +18,8 @@ export interface RunResult {
   readonly exitCode: number;
   /** The signal that ended the command, when one did. */
   readonly signal: string | null;
+  /** What a command that failed may have missed here. */
+  readonly hint?: string;
 }
 
 /** The layers of a stage, and the forms in which a backend can have them. Nothing is unpacked before it is asked for. */

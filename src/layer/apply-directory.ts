@@ -124,6 +124,7 @@ class DirectoryApplier {
       mkdirSync(target, 0o755);
       return;
     }
+    this.#territory.adopt(path);
     this.#hideIfOpaque(path);
   }
 

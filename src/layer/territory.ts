@@ -31,12 +31,16 @@ export class Territory {
   readonly #excluded = new Set<string>();
   /** Directories that lead to an excluded path, with the names of the excluded paths directly in them. */
   readonly #ancestors = new Map<string, string[]>();
+  /** Those of them that are there for the excluded paths alone. */
+  readonly #scaffold = new Set<string>();
 
   constructor(options: TerritoryOptions) {
     this.root = latin1(options.root).replace(/\/+$/, '');
     this.#shadow = options.shadow === undefined ? undefined : latin1(options.shadow);
     const paths = (options.exclusions ?? []).map((path) => latin1(path).replace(/^\/+|\/+$/g, '')).sort();
     for (const path of paths) this.#exclude(path);
+    for (const directory of this.#ancestors.keys()) this.#scaffold.add(directory);
+    this.#scaffold.delete('');
   }
 
   /**
@@ -50,6 +54,12 @@ export class Territory {
     this.#excluded.clear();
     this.#ancestors.clear();
     for (const path of paths.sort()) this.#exclude(path);
+    for (const directory of [...this.#scaffold]) {
+      if (directory !== from && !directory.startsWith(`${from}/`)) continue;
+      this.#scaffold.delete(directory);
+      // The directory that they were moved into is the tree's own.
+      if (directory !== from) this.#scaffold.add(`${to}${directory.slice(from.length)}`);
+    }
     this.prepare();
   }
 
@@ -89,6 +99,19 @@ export class Territory {
     return this.#ancestors.has(directory);
   }
 
+  /**
+   * Whether a directory is there for an excluded path alone: the tree has none, unless something is put into it. It is
+   * overlooked while it is empty.
+   */
+  isScaffold(directory: string): boolean {
+    return this.#scaffold.has(directory);
+  }
+
+  /** Says that the tree has a directory of its own where there was one for an excluded path. */
+  adopt(directory: string): void {
+    this.#scaffold.delete(directory);
+  }
+
   /** The names in a directory that are excluded: what the tree has of them lies in the shadow. */
   excludedNames(directory: string): readonly string[] {
     return this.#ancestors.get(directory) ?? [];
@@ -102,6 +125,13 @@ export class Territory {
   /** {@link locate} for Node's and libc's calls. */
   bytes(path: string): Buffer {
     return bytes(path === '' ? this.root || '/' : this.locate(path));
+  }
+
+  /** The path in the tree of a full path below the root, which is an ordinary string. */
+  relative(path: string): string {
+    return latin1(path)
+      .slice(this.root.length)
+      .replace(/^\/+|\/+$/g, '');
   }
 
   /** {@link locate} for full paths below the root as ordinary strings, such as `/etc/hosts` when the root is `/`. */

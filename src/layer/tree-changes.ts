@@ -152,6 +152,12 @@ export class TreeChanges {
     names.push(name);
   }
 
+  /** The paths (latin1) of everything that is not wholly as it was, and of directories in which something is not. */
+  *touched(): Generator<string> {
+    if (this.#removed.has(rootIndex)) yield '';
+    for (const [, path] of this.#marked()) yield path;
+  }
+
   /** Entries that were touched, and of which no more is known, in the order of the tree. */
   *uncertain(): Generator<UncertainEntry> {
     for (const [index, path] of this.#marked())

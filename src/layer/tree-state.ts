@@ -156,6 +156,7 @@ export class TreeState {
       using directory = openUnlessGone(place, name);
       if (directory === undefined) this.#count = index;
       else this.#directory(territory, directory, path, guarded && territory.leadsToExclusion(path));
+      if (guarded && this.#count === index + 1 && territory.isScaffold(path)) this.#count = index;
     }
     this.#ends[index] = this.#count;
   }

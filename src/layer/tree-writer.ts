@@ -251,6 +251,7 @@ export class TreeWriter implements TarHandler {
         return;
       case 'directory':
         if (existing?.isDirectory() !== true) mkdirSync(target, 0o755);
+        this.#territory.adopt(path);
         if (hidden) this.#hideBelow(path);
         break;
       case 'symlink':

@@ -1,5 +1,5 @@
 import PQueue from 'p-queue';
-import type { Progress } from '../support/index.ts';
+import type { Progress, TextFiles } from '../support/index.ts';
 import { Authorizer, type Scope } from './authorizer.ts';
 import { CredentialStore } from './credentials.ts';
 import { Repository } from './repository.ts';
@@ -13,6 +13,8 @@ export interface RegistryOptions {
   readonly skipTlsVerifyRegistries?: ReadonlySet<string>;
   /** Where Docker's config.json lies; default `$DOCKER_CONFIG`, then `~/.docker`. */
   readonly dockerConfigDirectory?: string;
+  /** What that file is read with. */
+  readonly files?: TextFiles;
   /** Requests under way at the same time; default 16. */
   readonly concurrency?: number;
   /** Further attempts at a request that failed for a passing reason; default 5. */
@@ -45,7 +47,10 @@ export class RegistryClient implements AsyncDisposable {
       retries: options.retries ?? 5,
       userAgent: 'kiln/0.1',
     });
-    this.#authorizer = new Authorizer(this.#transport, new CredentialStore(options.dockerConfigDirectory));
+    this.#authorizer = new Authorizer(
+      this.#transport,
+      new CredentialStore(options.dockerConfigDirectory, options.files),
+    );
     this.#queue = new PQueue({ concurrency: options.concurrency ?? 16 });
   }
 

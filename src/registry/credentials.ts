@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { EnvironmentError, messageOf, systemErrorCode } from '../support/index.ts';
+import { EnvironmentError, messageOf, systemErrorCode, TextFiles } from '../support/index.ts';
 
 /** What a registry or its token server is told about who asks. */
 export type Credential =
@@ -30,8 +29,10 @@ const dockerHubKey = 'https://index.docker.io/v1/';
  */
 export class CredentialStore {
   readonly #file: string;
+  readonly #files: TextFiles;
 
-  constructor(directory?: string) {
+  constructor(directory?: string, files = new TextFiles()) {
+    this.#files = files;
     this.#file = join(directory ?? process.env.DOCKER_CONFIG ?? join(homedir(), '.docker'), 'config.json');
   }
 
@@ -59,7 +60,7 @@ export class CredentialStore {
   async #read(): Promise<DockerConfig | undefined> {
     let text: string;
     try {
-      text = await readFile(this.#file, 'utf8');
+      text = await this.#files.read(this.#file);
     } catch (error) {
       if (systemErrorCode(error) === 'ENOENT' || systemErrorCode(error) === 'ENOTDIR') return undefined;
       throw new EnvironmentError(`cannot read ${this.#file}: ${messageOf(error)}`, {

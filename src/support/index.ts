@@ -7,4 +7,5 @@ export { LineSplitter, plainReporter } from './report-plain.ts';
 export * from './reporters.ts';
 export * from './single-flight.ts';
 export * from './temporary.ts';
+export * from './text-files.ts';
 export * from './worker.ts';

@@ -1,0 +1,42 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+
+const root = join(import.meta.dirname, '..');
+
+/**
+ * Bundles both programs into a directory, which is emptied first. All files lie in one directory, because a module that
+ * starts a worker thread looks for the worker's file beside itself.
+ */
+export async function bundlePrograms(outdir: string): Promise<void> {
+  await rm(outdir, { recursive: true, force: true });
+  await build({
+    absWorkingDir: root,
+    entryPoints: {
+      executor: 'executor/main.ts',
+      warmer: 'warmer/main.ts',
+      'rootfs-worker': 'executor/isolation/rootfs-worker.ts',
+      'root-worker': 'executor/isolation/inplace/root-worker.ts',
+      'step-worker': 'executor/isolation/inplace/step-worker.ts',
+      'unpack-worker': 'src/layer/unpack-worker.ts',
+      'write-layer-worker': 'src/layer/write-layer-worker.ts',
+    },
+    outdir,
+    bundle: true,
+    splitting: true,
+    chunkNames: 'chunk-[hash]',
+    format: 'esm',
+    platform: 'node',
+    target: 'node24',
+    // Native modules are loaded from node_modules.
+    external: ['better-sqlite3', 'koffi'],
+    // CommonJS packages in an ES module need a require of their own.
+    banner: {
+      js: "import { createRequire as kilnCreateRequire } from 'node:module'; const require = kilnCreateRequire(import.meta.url);",
+    },
+    minifySyntax: true,
+    sourcemap: 'linked',
+    sourcesContent: false,
+    logLevel: 'warning',
+  });
+}

@@ -7,7 +7,7 @@ import { debianTar } from '../test/support/debian.ts';
 import { pushTestImage } from '../test/support/images.ts';
 import { startRegistry, type TestRegistry } from '../test/support/registry.ts';
 
-const root = join(import.meta.dirname, '..');
+export const root = join(import.meta.dirname, '..');
 
 /** A registry with a Debian image, and a directory for everything else. */
 export interface Ground extends AsyncDisposable {
@@ -72,7 +72,8 @@ export function kiln(program: 'executor' | 'warmer', args: readonly string[]): P
   return measure(join(root, 'bin', program), args);
 }
 
-function highWaterMark(pid: number): number {
+/** The highest resident memory of a process so far, in bytes. */
+export function highWaterMark(pid: number): number {
   try {
     const match = /^VmHWM:\s+([0-9]+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
     return Number(match?.[1] ?? 0) * 1024;

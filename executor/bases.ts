@@ -1,44 +1,59 @@
-import { blobLayer, type Layer } from '../src/layer/index.ts';
 import {
-  type ChainID,
-  chainIDs,
+  formatPlatform,
   formatReference,
-  type ImageConfig,
-  layerCompression,
+  type Digest,
   parseReference,
   type Platform,
   type Reference,
 } from '../src/oci/index.ts';
 import { fetchImage, type RegistryClient } from '../src/registry/index.ts';
-import { KilnError, messageOf, type Progress, SingleFlight } from '../src/support/index.ts';
-import type { StoredImage, Volume } from '../src/volume/index.ts';
-import type { BlobOrigin } from './image.ts';
+import { type BaseOutcome, KilnError, messageOf, type Progress, SingleFlight } from '../src/support/index.ts';
+import type { BuildReport, StoredImage, Volume } from '../src/volume/index.ts';
+import { type BaseImage, type BaseName, fromRegistry, fromStored, fromWarmer } from './base-image.ts';
+import type { BringRequest, NodeWarmer } from './node-warmer.ts';
 
-/** An image that a stage starts from or copies from. */
-export interface BaseImage {
-  readonly reference: Reference;
-  readonly config: ImageConfig;
-  /** Lowest first. */
-  readonly layers: readonly Layer[];
-  readonly chainID: ChainID | null;
-  /** Where its blobs lie in a registry. */
-  readonly origin: BlobOrigin;
-  /** True when it lies on a volume, so that nothing need be pulled. */
-  readonly warm: boolean;
+export type { BaseImage } from './base-image.ts';
+
+/** A stored image and the volume that it is on. */
+interface Found {
+  readonly volume: Volume;
+  readonly image: StoredImage;
 }
 
-/** Finds base images: on the volumes first, then in the registry; each once a build. */
-export class BaseResolver {
+/** A base image, and how the build came by it. */
+interface Resolved {
+  readonly base: BaseImage;
+  readonly outcome: BaseOutcome;
+  readonly detail: string;
+}
+
+/** Finds base images: on the volumes first, then through the node's warmer, then in the registry; each once a build. */
+export class BaseResolver implements AsyncDisposable {
   readonly #volumes: readonly Volume[];
   readonly #client: RegistryClient;
+  readonly #warmer: NodeWarmer | undefined;
   readonly #progress: Progress;
   readonly #found = new SingleFlight<string, BaseImage>();
   readonly #known = new Map<string, BaseImage>();
+  readonly #reported = new Map<string, BuildReport['bases'][number]>();
+  readonly #leases = new AsyncDisposableStack();
 
-  constructor(volumes: readonly Volume[], client: RegistryClient, progress: Progress) {
+  /** @param warmer undefined when the build writes the volume itself. */
+  constructor(
+    volumes: readonly Volume[],
+    client: RegistryClient,
+    warmer: NodeWarmer | undefined,
+    progress: Progress,
+  ) {
     this.#volumes = volumes;
     this.#client = client;
+    this.#warmer = warmer;
     this.#progress = progress;
+  }
+
+  /** How the images that were asked for were come by. */
+  get outcomes(): BuildReport['bases'] {
+    return [...this.#reported.values()];
   }
 
   /**
@@ -51,11 +66,19 @@ export class BaseResolver {
     return (
       this.#known.get(key) ??
       this.#found.run(key, async () => {
-        const image = await this.#find(reference, platform, where, signal);
-        this.#known.set(key, image);
-        return image;
+        const { base, outcome, detail } = await this.#find(reference, platform, where, signal);
+        this.#known.set(key, base);
+        const named = { reference: key, platform: formatPlatform(platform) };
+        this.#reported.set(key, { ...named, outcome });
+        this.#progress.emit({ type: 'base', ...named, outcome, detail });
+        return base;
       })
     );
+  }
+
+  /** Gives back what was leased. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#leases.disposeAsync();
   }
 
   async #find(
@@ -63,50 +86,143 @@ export class BaseResolver {
     platform: Platform,
     where: string,
     signal?: AbortSignal,
-  ): Promise<BaseImage> {
-    for (const volume of this.#volumes) {
-      const stored = await volume.find(reference, platform, signal);
-      if (
-        stored !== undefined &&
-        (reference.digest !== undefined ||
-          (await this.#isCurrent(volume, stored, reference, platform, signal)))
-      )
-        return fromStored(stored);
-    }
-    return this.#fetch(reference, platform, where, signal);
+  ): Promise<Resolved> {
+    const found = await this.#onVolume(reference, platform, signal);
+    const target = found && (await this.#movedTo(found, platform, signal));
+    const current =
+      target === undefined ? found : await this.#onVolume({ ...reference, digest: target }, platform, signal);
+    if (current?.leased === true)
+      return {
+        base: fromStored(current.image, this.#named(reference)),
+        outcome: 'warm',
+        detail: 'warm on the cache volume',
+      };
+    const { brought, missing } = await this.#fromWarmer(reference, platform, target, where, signal);
+    if (brought !== undefined) return brought;
+    if (current !== undefined)
+      return {
+        base: fromStored(current.image, this.#named(reference)),
+        outcome: 'warm',
+        detail: `on the cache volume, but not unpacked${clause(missing)}`,
+      };
+    return {
+      base: await this.#fromRegistry(reference, platform, where, signal),
+      outcome: 'cold',
+      detail:
+        missing === undefined
+          ? 'not on the cache volume yet'
+          : `not on the cache volume; fetched for this build alone${clause(missing)}`,
+    };
   }
 
-  /**
-   * Whether a tag still names what is stored. A volume that can be written learns the answer; when the registry cannot be
-   * asked, what is warm is used, which is what it is there for.
-   */
-  async #isCurrent(
-    volume: Volume,
-    stored: StoredImage,
+  /** The image on the first volume that has it, leased so that no prune takes it while the build runs. */
+  async #onVolume(
     reference: Reference,
     platform: Platform,
     signal?: AbortSignal,
-  ): Promise<boolean> {
+  ): Promise<(Found & { readonly leased: boolean }) | undefined> {
+    for (const volume of this.#volumes) {
+      const image = await volume.find(reference, platform, signal);
+      if (image === undefined) continue;
+      const blobs = await volume.acquireBlobs(image.layers.map(({ digest }) => digest));
+      // It went between being found and being leased.
+      if (blobs === undefined) continue;
+      this.#leases.use(blobs);
+      // Where the build can write, it unpacks what is missing when a step needs it.
+      const layers = volume.writable ? undefined : await volume.acquireLayers(image.layers, signal);
+      if (layers !== undefined) this.#leases.use(layers);
+      return { volume, image, leased: volume.writable || layers !== undefined };
+    }
+    return undefined;
+  }
+
+  /**
+   * What a tag names now, when that is not what is stored. When the registry cannot be asked, what is warm is used, which
+   * is what it is there for.
+   */
+  async #movedTo(
+    { volume, image }: Found,
+    platform: Platform,
+    signal?: AbortSignal,
+  ): Promise<Digest | undefined> {
+    const { reference } = image;
+    if (reference.digest !== undefined) return undefined;
     try {
-      const current = await this.#client
-        .repository(reference)
-        .headManifest(reference.tag ?? 'latest', signal);
-      if (current === undefined) return true;
-      if (await volume.isCurrent(stored, current.digest)) return true;
+      const current = await this.#client.source(reference).headManifest(reference.tag ?? 'latest', signal);
+      if (current === undefined || (await volume.isCurrent(image, current.digest))) return undefined;
       this.#progress.info(
         `${formatReference(reference)} has moved since it was warmed (${platform.architecture}); the new image is used`,
       );
-      return false;
+      return current.digest;
     } catch (error) {
       if (!(error instanceof KilnError)) throw error;
       this.#progress.warn(
         `${formatReference(reference)}: the registry cannot be asked whether it moved (${messageOf(error)}); the warm image is used`,
       );
-      return true;
+      return undefined;
     }
   }
 
-  async #fetch(
+  /**
+   * Has the node's warmer bring the image.
+   *
+   * @param target what a tag that has moved names now.
+   * @returns why there is nothing from there, unless there is no warmer to ask.
+   */
+  async #fromWarmer(
+    reference: Reference,
+    platform: Platform,
+    target: Digest | undefined,
+    where: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly brought?: Resolved; readonly missing?: string }> {
+    if (this.#warmer === undefined) return {};
+    const { volume } = this.#warmer;
+    const request = this.#warmer.request(reference, platform);
+    // The build goes on with what the warmer fetches; of a tag that moved, only with what it has moved to.
+    const announced = target === undefined ? await request.announced : undefined;
+    if (announced !== undefined) {
+      this.#followUp(reference, request);
+      const repository = this.#client.source(reference);
+      const base = fromWarmer(announced, this.#named(reference), { request, volume, repository }, where);
+      return {
+        brought: {
+          base,
+          outcome: 'ensured',
+          detail: "not on the cache volume; the node's warmer fetches it",
+        },
+      };
+    }
+    let outcome = await request.brought;
+    signal?.throwIfAborted();
+    if (target !== undefined && 'image' in outcome && !(await volume.isCurrent(outcome.image, target)))
+      outcome = await this.#warmer.request({ ...reference, digest: target }, platform).brought;
+    if ('missing' in outcome) return outcome;
+    const ways = {
+      warm: "the node's warmer had it",
+      pulled: "fetched by the node's warmer",
+      joined: "fetched by the node's warmer, once for all who asked",
+    };
+    const base = fromStored(outcome.image, this.#named(reference));
+    return { brought: { base, outcome: 'ensured', detail: ways[outcome.how] } };
+  }
+
+  #named(reference: Reference): BaseName {
+    return { reference, origins: this.#client.places(reference) };
+  }
+
+  /** Says so when an image that was announced does not come after all. */
+  #followUp(reference: Reference, { brought }: BringRequest): void {
+    const name = formatReference(reference);
+    void brought.then((outcome) => {
+      const known = this.#reported.get(name);
+      if (!('missing' in outcome) || known === undefined) return;
+      this.#reported.set(name, { ...known, outcome: 'cold' });
+      this.#progress.warn(`base ${name}: fetched for this build alone${clause(outcome.missing)}`);
+    });
+  }
+
+  async #fromRegistry(
     reference: Reference,
     platform: Platform,
     where: string,
@@ -129,38 +245,10 @@ export class BaseResolver {
         where,
         remedy: 'Check its name and tag.',
       });
-    const repository = this.#client.repository(reference);
-    const layers = image.manifest.layers.map((descriptor, index) => {
-      const diffID = image.config.rootfs.diff_ids[index];
-      if (diffID === undefined || layerCompression(descriptor.mediaType) === undefined)
-        throw new KilnError(
-          `${formatReference(reference)} has a layer of the type ${descriptor.mediaType}, which cannot be unpacked`,
-          { code: 'E_LAYER_UNSUPPORTED', category: 'registry', where },
-        );
-      return blobLayer({ open: (_digest, s) => repository.openBlob(descriptor, s) }, descriptor, diffID);
-    });
-    return {
-      reference,
-      config: image.config,
-      layers,
-      chainID: chainIDs(image.config.rootfs.diff_ids).at(-1) ?? null,
-      origin: originOf(reference),
-      warm: false,
-    };
+    return fromRegistry(image, this.#named(reference), this.#client.source(reference), where);
   }
 }
 
-function fromStored(stored: StoredImage): BaseImage {
-  return {
-    reference: stored.reference,
-    config: stored.config,
-    layers: stored.layers,
-    chainID: chainIDs(stored.config.rootfs.diff_ids).at(-1) ?? null,
-    origin: originOf(stored.reference),
-    warm: true,
-  };
-}
-
-function originOf({ registry, repository }: Reference): BlobOrigin {
-  return { registry, repository };
+function clause(why: string | undefined): string {
+  return why === undefined ? '' : ` (${why})`;
 }

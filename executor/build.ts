@@ -3,7 +3,7 @@ import { basename, dirname } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
-import { type Progress, TextFiles } from '../src/support/index.ts';
+import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
@@ -11,14 +11,16 @@ import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './e
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
 import { openIsolation } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
+import { openNode } from './node.ts';
 import { type BuildOptions, givenPaths } from './options.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { BuildSession } from './session.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
 import { openVolumes } from './volumes.ts';
+import { waitForWarmer } from './wait-for-warmer.ts';
 
-export const creator = 'kiln/0.1.0';
+export const creator = `kiln/${version}`;
 
 /** What one build came to. */
 export interface BuildOutcome {
@@ -67,8 +69,11 @@ async function buildFrom(
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, basename(options.dockerfile));
   const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
+  if (options.waitForWarmerSeconds !== undefined)
+    await waitForWarmer(options.cacheDirectory, options.waitForWarmerSeconds, progress, controller.signal);
   await using volumes = await openVolumes(options, progress);
-  const bases = new BaseResolver(volumes.all, client, progress);
+  await using node = openNode(options, volumes, progress, controller.signal);
+  await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
   const cache =
     options.cache.location === undefined
       ? undefined
@@ -85,6 +90,7 @@ async function buildFrom(
     consumed,
     signal: controller.signal,
   });
+  node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   await using scratch = await volumes.scratch();
@@ -108,7 +114,7 @@ async function buildFrom(
     lookups,
     progress,
     controller: controller.controller,
-    cachePush: options.cache.push,
+    cachePush: options.cache.push && !(options.cache.onVolume && volumes.shared !== undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
@@ -120,6 +126,7 @@ async function buildFrom(
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
   const places = await exportImage(image, options, client, progress, controller.signal);
+  if (node.presence !== undefined) node.presence.succeeded = true;
   return { image, places };
 }
 

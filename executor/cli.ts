@@ -11,6 +11,8 @@ import {
   parseCommandLine,
   parsePairs,
   parseSeconds,
+  type PushFlags,
+  pushFlags,
   registryFlags,
   type RegistryFlags,
   registryOptions,
@@ -25,12 +27,12 @@ import {
   platformMatches,
 } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, TextFiles, UsageError } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
 
-interface Flags extends RegistryFlags, LogFlags {
+interface Flags extends RegistryFlags, PushFlags, LogFlags {
   context: string;
   contextSubPath?: string;
   dockerfile: string;
@@ -50,6 +52,7 @@ interface Flags extends RegistryFlags, LogFlags {
   cacheCopyLayers: boolean;
   noPushCache?: boolean;
   cacheDir?: string;
+  waitForWarmer?: number;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
   isolation: IsolationKind;
@@ -70,7 +73,7 @@ Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 
 export function runExecutor(argv: readonly string[], signal: AbortSignal): Promise<number> {
   const program: Command = new Command('executor')
     .description('Builds a container image from a Dockerfile, without a daemon.')
-    .version('0.1.0')
+    .version(version)
     .addHelpText('after', (): string => `\n${command.helpInformation()}${examples}`);
   const command = program
     .command('build', { isDefault: true })
@@ -112,6 +115,10 @@ function addBuildFlags(command: Command): void {
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
     ),
     valueFlag(
+      '--wait-for-warmer <duration>',
+      "wait so long for the node's warmer to have its images ready, then go on",
+    ).argParser(parseSeconds),
+    valueFlag(
       '--scratch-dir <directory>',
       'where the build keeps its own files (default: on the cache volume)',
     ),
@@ -132,6 +139,7 @@ function addBuildFlags(command: Command): void {
       false,
     ),
     ...registryFlags(),
+    ...pushFlags(),
     logFlag(),
   ]);
 }
@@ -178,6 +186,7 @@ function buildOptions(flags: Flags): BuildOptions {
   // With nothing said about where to, the image goes to a layout beside the cache.
   const ownLayout =
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
+  const location = cacheLocation(flags, destinations, cacheDirectory);
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
   return {
     context,
@@ -187,12 +196,14 @@ function buildOptions(flags: Flags): BuildOptions {
     labels: parsePairs(flags.label, 'label'),
     platform,
     cacheDirectory,
+    waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
-      location: cacheLocation(flags, destinations, cacheDirectory),
+      location,
+      onVolume: location === embeddedCache(cacheDirectory) && flags.cacheRepo === undefined,
       maxAgeSeconds: flags.cacheTtl,
       push: flags.noPushCache !== true,
       runLayers: flags.cacheRunLayers,
@@ -208,12 +219,15 @@ function dockerfilePath(path: string, context: string): string {
   return resolve(path);
 }
 
+function embeddedCache(cacheDirectory: string): string {
+  return `oci:${join(cacheDirectory, 'layer-cache')}`;
+}
+
 function cacheLocation(
   flags: Flags,
   destinations: readonly ReturnType<typeof parseReference>[],
   cacheDirectory: string,
 ): string | undefined {
-  const embedded = `oci:${join(cacheDirectory, 'layer-cache')}`;
   const [destination] = destinations;
   if (flags.cache === false) return undefined;
   if (flags.cacheRepo !== undefined) {
@@ -221,6 +235,6 @@ function cacheLocation(
       throw new UsageError('--cache-repo is given without --cache', { remedy: 'Add --cache.' });
     return flags.cacheRepo;
   }
-  if (destination === undefined) return embedded;
+  if (destination === undefined) return embeddedCache(cacheDirectory);
   return flags.cache === true ? inferCacheRepository(destination) : undefined;
 }

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { posix } from 'node:path';
 import { BuildError } from '../src/support/index.ts';
 import {
@@ -20,9 +21,13 @@ import {
   type RunInstruction,
   type StageGraph,
 } from '../src/dockerfile/index.ts';
-import { defaultPath, proxyArguments, type StageState } from './stage-state.ts';
+import { healthText, plainList, quotedList, runText } from './history-text.ts';
+import { proxyArguments, type StageState } from './stage-state.ts';
 import type { InterpretedStage, Operation, StageItem } from './steps.ts';
 import type { Platform } from '../src/oci/index.ts';
+
+/** Names the form of the history's texts, by which scanners know how to read them. */
+const historyComment = 'buildkit.dockerfile.v0';
 
 export interface InterpretOptions {
   readonly buildArguments: ReadonlyMap<string, string>;
@@ -110,7 +115,10 @@ class Interpreter {
   }
 
   #metadata(createdBy: string): void {
-    this.#items.push({ kind: 'metadata', history: { created_by: createdBy, empty_layer: true } });
+    this.#items.push({
+      kind: 'metadata',
+      history: { created_by: createdBy, comment: historyComment, empty_layer: true },
+    });
   }
 
   #step(instruction: Instruction, operation: Operation, text: string, createdBy: string): void {
@@ -122,7 +130,7 @@ class Interpreter {
         where: this.#where(instruction.line),
         text,
         operation,
-        history: { created_by: createdBy },
+        history: { created_by: createdBy, comment: historyComment },
       },
     });
   }
@@ -140,7 +148,7 @@ class Interpreter {
         const values = instruction.variables.map(
           ({ name, value }) => [this.#expand(instruction, name), this.#expand(instruction, value)] as const,
         );
-        for (const [name, value] of values) state.env.set(name, value);
+        for (const [name, value] of values) state.setEnv(name, value);
         return this.#metadata(`ENV ${values.map(([name, value]) => `${name}=${value}`).join(' ')}`);
       }
       case 'label': {
@@ -151,15 +159,16 @@ class Interpreter {
         return this.#metadata(`LABEL ${labels.map(([name, value]) => `${name}=${value}`).join(' ')}`);
       }
       case 'arg':
-        for (const { name, value } of instruction.arguments) this.#declare(instruction, name, value);
-        return this.#metadata(instruction.original);
+        return this.#metadata(
+          `ARG ${instruction.arguments.map(({ name, value }) => this.#declare(instruction, name, value)).join(' ')}`,
+        );
       case 'workdir':
         return this.#workdir(instruction);
       case 'user':
         state.user = this.#expand(instruction, instruction.value);
         return this.#metadata(`USER ${state.user}`);
       case 'stopsignal':
-        state.stopSignal = this.#expand(instruction, instruction.value);
+        state.stopSignal = this.#signal(instruction);
         return this.#metadata(`STOPSIGNAL ${state.stopSignal}`);
       case 'maintainer':
         state.author = instruction.value;
@@ -170,25 +179,26 @@ class Interpreter {
       case 'cmd':
         state.command = this.#command(instruction.command);
         state.commandSet = true;
-        return this.#metadata(`CMD ${JSON.stringify(state.command)}`);
+        return this.#metadata(`CMD ${quotedList(state.command)}`);
       case 'entrypoint':
         state.entrypoint = this.#command(instruction.command);
         // An entrypoint takes away the command of the base, whose arguments were meant for another one.
         if (!state.commandSet) state.command = undefined;
-        return this.#metadata(`ENTRYPOINT ${JSON.stringify(state.entrypoint)}`);
+        return this.#metadata(`ENTRYPOINT ${quotedList(state.entrypoint)}`);
       case 'shell':
         state.shell = instruction.words;
-        return this.#metadata(`SHELL ${JSON.stringify(instruction.words)}`);
+        return this.#metadata(`SHELL ${plainList(instruction.words)}`);
       case 'healthcheck':
         state.healthcheck = this.#healthcheck(instruction);
-        return this.#metadata(instruction.original);
+        return this.#metadata(`HEALTHCHECK ${healthText(state.healthcheck)}`);
       case 'onbuild':
         state.onBuild.push(instruction.trigger);
-        return this.#metadata(`ONBUILD ${instruction.trigger}`);
+        return;
     }
   }
 
-  #declare(instruction: Instruction, name: string, fallback: string | undefined): void {
+  /** @returns what the history says of it. */
+  #declare(instruction: Instruction, name: string, fallback: string | undefined): string {
     const given = this.#options.buildArguments.get(name);
     if (given !== undefined) this.#options.consumed.add(name);
     const value =
@@ -196,7 +206,25 @@ class Interpreter {
       (fallback === undefined ? undefined : this.#expand(instruction, fallback)) ??
       this.#graph.globals.get(name) ??
       platformArguments(this.#options.platform).get(name);
-    if (value !== undefined) this.#state.arguments.set(name, value);
+    this.#state.declare(name, value);
+    return value === undefined ? name : `${name}=${value}`;
+  }
+
+  #signal(
+    instruction: Extract<Instruction, { kind: 'workdir' | 'user' | 'stopsignal' | 'maintainer' }>,
+  ): string {
+    const signal = this.#expand(instruction, instruction.value);
+    const name = signal.toUpperCase().replace(/^(?:SIG)?/, 'SIG');
+    const known = /^[0-9]+$/.test(signal)
+      ? Number(signal) >= 1 && Number(signal) <= 64
+      : name in constants.signals || /^SIGRT(?:MIN(?:\+[0-9]+)?|MAX(?:-[0-9]+)?)$/.test(name);
+    if (known) return signal;
+    throw new BuildError(`"${signal}" is not a signal`, {
+      code: 'E_DOCKERFILE_SYNTAX',
+      where: this.#where(instruction.line),
+      subject: instruction.value,
+      remedy: 'Write STOPSIGNAL SIGTERM, or a number.',
+    });
   }
 
   #command(command: Command): readonly string[] {
@@ -224,11 +252,13 @@ class Interpreter {
 
   #words(instruction: Extract<Instruction, { kind: 'expose' | 'volume' }>): void {
     const words = instruction.words.flatMap((word) => this.#expandWords(instruction, word));
-    if (instruction.kind === 'volume') for (const word of words) this.#state.volumes.add(word);
-    else
-      for (const word of words)
-        for (const port of this.#ports(instruction, word)) this.#state.ports.add(port);
-    this.#metadata(`${instruction.kind.toUpperCase()} ${words.join(' ')}`);
+    if (instruction.kind === 'volume') {
+      for (const word of words) this.#state.volumes.add(word);
+      return this.#metadata(`VOLUME ${plainList(words)}`);
+    }
+    const ports = words.flatMap((word) => this.#ports(instruction, word));
+    for (const port of ports) this.#state.ports.add(port);
+    this.#metadata(`EXPOSE ${plainList(ports)}`);
   }
 
   #expandWords(instruction: Instruction, word: string): string[] {
@@ -243,14 +273,19 @@ class Interpreter {
     }
   }
 
+  /** The ports of `[[address:]host port:]port[-port][/protocol]`; only the container's own counts. */
   #ports(instruction: Instruction, word: string): string[] {
-    const match = /^([0-9]{1,5})(?:-([0-9]{1,5}))?(?:\/(tcp|udp|sctp))?$/i.exec(word);
+    const match =
+      /^(?:(?:(?:\[[0-9a-f:.]+\]|[0-9.]*):)?[0-9]*(?:-[0-9]+)?:)?([0-9]{1,5})(?:-([0-9]{1,5}))?(?:\/(tcp|udp|sctp)?)?$/i.exec(
+        word,
+      );
     const from = Number(match?.[1] ?? NaN);
     const to = Number(match?.[2] ?? from);
     if (match === null || from > to || to > 65535)
       throw new BuildError(`"${word}" is not a port`, {
         code: 'E_DOCKERFILE_SYNTAX',
         where: this.#where(instruction.line),
+        subject: word,
         remedy: 'Write EXPOSE 80, 80/udp or 8000-8010.',
       });
     const protocol = (match[3] ?? 'tcp').toLowerCase();
@@ -277,7 +312,7 @@ class Interpreter {
       instruction.command.form === 'exec'
         ? instruction.command.command
         : state.shellCommand(this.#script(instruction));
-    const keyedEnv = { PATH: defaultPath, ...state.stepEnvironment() };
+    const keyedEnv = state.stepEnvironment();
     const proxies = [...this.#options.buildArguments].filter(([name]) => proxyArguments.has(name));
     for (const [name] of proxies) this.#options.consumed.add(name);
     const operation: Operation = {
@@ -288,7 +323,8 @@ class Interpreter {
       user: state.user,
       workingDirectory: state.workingDirectory === '' ? '/' : state.workingDirectory,
     };
-    this.#step(instruction, operation, instruction.original.replace(/\s+/g, ' '), `RUN ${argv.join(' ')}`);
+    const ran = runText(argv, state.arguments, state.lookup);
+    this.#step(instruction, operation, instruction.original.replace(/\s+/g, ' '), `RUN ${ran} # buildkit`);
   }
 
   /** The text that the shell gets. A here-document alone is the script; with a command it is the command's input. */
@@ -317,20 +353,30 @@ class Interpreter {
       name: heredoc.name,
       content: this.#heredocText(instruction, heredoc),
     }));
-    const words = [...sources, ...files.map(({ name }) => `<<${name}`), destination];
-    const text = `${instruction.kind.toUpperCase()}${instruction.from === undefined ? '' : ` --from=${instruction.from}`} ${words.join(' ')}`;
-    const from: Origin | undefined = this.#stage.sources.get(instruction);
+    const chown = instruction.chown === undefined ? undefined : this.#expand(instruction, instruction.chown);
+    const chmod = instruction.chmod === undefined ? undefined : this.#expand(instruction, instruction.chmod);
+    const word = instruction.kind.toUpperCase();
+    const words = [...sources, ...files.map(({ name }) => `<<${name}`), destination].join(' ');
+    const from = instruction.from === undefined ? '' : ` --from=${instruction.from}`;
+    const owned = `${chown === undefined ? '' : ` --chown=${chown}`}${chmod === undefined ? '' : ` --chmod=${chmod}`}`;
+    const origin: Origin | undefined = this.#stage.sources.get(instruction);
+    if (instruction.from !== undefined && origin === undefined)
+      throw unsupported(
+        'COPY --from in an ONBUILD trigger',
+        this.#where(instruction.line),
+        'Write it in this Dockerfile.',
+      );
     const operation: Operation = {
       kind: 'copy',
-      from,
+      from: origin,
       patterns: sources,
       files,
       destination: this.#destination(destination),
-      chown: instruction.chown === undefined ? undefined : this.#expand(instruction, instruction.chown),
-      chmod: this.#mode(instruction),
+      chown,
+      chmod: chmod === undefined ? undefined : this.#mode(instruction, chmod),
       unpackArchives: instruction.kind === 'add',
     };
-    this.#step(instruction, operation, text, text);
+    this.#step(instruction, operation, `${word}${from} ${words}`, `${word}${owned} ${words} # buildkit`);
   }
 
   /** Of RUN, what this version cannot do yet. */
@@ -383,13 +429,12 @@ class Interpreter {
     return directory && path !== '/' ? `${path}/` : path;
   }
 
-  #mode(instruction: CopyInstruction): number | undefined {
-    if (instruction.chmod === undefined) return undefined;
-    const text = this.#expand(instruction, instruction.chmod);
-    if (!/^0?[0-7]{1,4}$/.test(text))
+  #mode(instruction: CopyInstruction, text: string): number {
+    if (!/^0*[0-7]{1,4}$/.test(text))
       throw new BuildError(`"${text}" is not an octal mode`, {
         code: 'E_DOCKERFILE_SYNTAX',
         where: this.#where(instruction.line),
+        subject: instruction.chmod,
         remedy: 'Write --chmod=0644.',
       });
     return parseInt(text, 8);

@@ -33,11 +33,8 @@ export class LayerSources implements AsyncDisposable {
 
   async #find({ layer, base }: PlacedLayer): Promise<LayerSource> {
     const { pull, signal } = this.#options;
+    if (base !== undefined && !(await base.isThere())) await pull(base);
     let source = await this.#lease(layer);
-    if (source === undefined && base !== undefined && !base.warm) {
-      await pull(base);
-      source = await this.#lease(layer);
-    }
     if (source === undefined) {
       await this.#options.volumes.at(-1)?.blobs.ingest(layer, await layer.compressed(signal), signal);
       source = await this.#lease(layer);

@@ -14,6 +14,8 @@ export interface BuildOptions {
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */
   readonly cacheDirectory: string;
+  /** Wait so long for the node's warmer to be ready; undefined: do not wait. */
+  readonly waitForWarmerSeconds: number | undefined;
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
   readonly compression: 'gzip' | 'zstd';
@@ -39,6 +41,8 @@ export interface OutputOptions {
 export interface CacheOptions {
   /** `oci:DIR` or a repository; undefined: no cache. */
   readonly location: string | undefined;
+  /** It was not asked for but lies on the cache volume, and is only read when that can only be read. */
+  readonly onVolume: boolean;
   readonly maxAgeSeconds: number;
   readonly push: boolean;
   readonly runLayers: boolean;

@@ -1,7 +1,7 @@
 import type { Digest, Platform } from '../src/oci/index.ts';
 import { type CacheKey, type KeyDefinition, stepKey } from '../src/layercache/index.ts';
 import type { BaseImage, BaseResolver } from './bases.ts';
-import { type BuildContext, treeDigest } from './context/index.ts';
+import { type BuildContext, readTree, type TreeReading } from './context/index.ts';
 import type { Dockerfile, Origin, ResolvedStage, StageGraph } from '../src/dockerfile/index.ts';
 import { interpretStage } from './interpret.ts';
 import { StageState } from './stage-state.ts';
@@ -19,6 +19,8 @@ export interface PlannedStep extends Step {
   readonly definition: KeyDefinition | undefined;
   readonly parentKey: CacheKey | undefined;
   readonly source: PlannedBase | undefined;
+  /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
+  readonly stamp: string | undefined;
 }
 
 export interface PlannedStage {
@@ -99,10 +101,12 @@ async function planStage(
         ? await locate(operation.from, item.step.line)
         : undefined;
     const sourceKey = source === undefined ? undefined : baseKey(source, stage.platform);
+    const reading =
+      parentKey === undefined || source !== undefined ? undefined : await readContext(options, item.step);
     const definition =
-      parentKey === undefined ? undefined : await definitionOf(options, item.step, parentKey, sourceKey);
+      parentKey === undefined ? undefined : definitionOf(item.step, parentKey, sourceKey, reading?.digest);
     const key = definition === undefined ? undefined : stepKey(definition);
-    steps.push({ ...item.step, key, definition, parentKey, source });
+    steps.push({ ...item.step, key, definition, parentKey, source, stamp: reading?.stamp });
     parentKey = key;
   }
   return { index: stage.stage.index, label: stage.label, base, interpreted, steps, finalKey: parentKey };
@@ -136,21 +140,19 @@ function baseKey(base: PlannedBase, platform: Platform): CacheKey | undefined {
   return stepKey({ kind: 'base', chainID: base.kind === 'image' ? base.image.chainID : null, platform });
 }
 
-async function definitionOf(
-  options: PlanOptions,
-  step: Step,
+function definitionOf(
+  { operation }: Step,
   parent: CacheKey,
   source: CacheKey | undefined,
-): Promise<KeyDefinition> {
-  const { operation } = step;
+  content: Digest | undefined,
+): KeyDefinition {
   if (operation.kind === 'run') {
     const { argv, keyedEnv, user, workingDirectory } = operation;
     return { kind: 'run', parent, argv, env: keyedEnv, user, workingDirectory };
   }
   if (operation.kind === 'workdir')
     return { kind: 'workdir', parent, path: operation.path, user: operation.user };
-  if (source === undefined)
-    return copyContentDefinition(operation, parent, await contextDigest(options, step, operation));
+  if (source === undefined) return copyContentDefinition(operation, parent, content ?? null);
   return {
     kind: 'copy-from',
     parent,
@@ -181,14 +183,12 @@ export function copyContentDefinition(
   };
 }
 
-async function contextDigest(
-  options: PlanOptions,
-  step: Step,
-  operation: Extract<Operation, { kind: 'copy' }>,
-): Promise<Digest | null> {
-  if (operation.patterns.length === 0) return null;
+/** Reads what a copy takes from the context; undefined for other steps, and when all its sources are here-documents. */
+async function readContext(options: PlanOptions, step: Step): Promise<TreeReading | undefined> {
+  const { operation } = step;
+  if (operation.kind !== 'copy' || operation.patterns.length === 0) return undefined;
   const { directory, ignore } = options.context;
-  return treeDigest(
+  return readTree(
     {
       root: directory,
       patterns: operation.patterns,

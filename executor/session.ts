@@ -15,6 +15,7 @@ import { isAbortError, messageOf, type Progress, randomName } from '../src/suppo
 import type { LayerLease, Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import type { BuildContext } from './context/index.ts';
+import { hasRun, type ResultOf } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
 import { LayerSources } from './layer-sources.ts';
@@ -63,6 +64,7 @@ export class BuildSession implements AsyncDisposable {
   readonly #writing = new PQueue({ concurrency: writers });
   readonly #background = new Set<Promise<unknown>>();
   readonly #stored = new Set<Digest>();
+  readonly #changed = new Set<PlannedStep>();
   #cacheFailures = 0;
   #started = false;
   /** Definitions by content of copies from stages, once their files are there. */
@@ -120,8 +122,24 @@ export class BuildSession implements AsyncDisposable {
     return cache !== undefined && cachePush && step.definition !== undefined && this.isCacheable(step);
   }
 
-  resultFor(step: PlannedStep): LookupResult | undefined {
-    return step.key === undefined || !this.isCacheable(step) ? undefined : this.#parts.lookups.get(step.key);
+  /** What the cache said of a step's key, if it may be used. */
+  readonly resultFor: ResultOf = (step) =>
+    step.key === undefined || !this.isCacheable(step) || this.#isUnknown(step)
+      ? undefined
+      : this.#parts.lookups.get(step.key);
+
+  /** Whether a copy's source runs anew in every build, so that its key does not tell what is copied. */
+  #isUnknown({ source }: PlannedStep): boolean {
+    return !this.#parts.cacheRunLayers && source?.kind === 'stage' && hasRun(source.stage);
+  }
+
+  /**
+   * Whether this build made something of a stage itself. What it made need not be what another build did, so a copy of
+   * that may not be used beside it: one image would have files of two builds.
+   */
+  async isMadeHere(stage: PlannedStage): Promise<boolean> {
+    const result = await this.#results.get(stage.index);
+    return result?.stack.some(({ files }) => files !== undefined) ?? false;
   }
 
   /** Builds a stage, once however many need it. */
@@ -162,7 +180,7 @@ export class BuildSession implements AsyncDisposable {
     if (base.kind === 'scratch') return [];
     if (base.kind === 'stage') return (await this.stage(base.stage)).stack;
     return base.image.layers.map((layer) => ({
-      placed: Promise.resolve({ layer, origins: [base.image.origin], base: base.image }),
+      placed: Promise.resolve({ layer, origins: base.image.origins, base: base.image }),
       files: undefined,
       created: undefined,
     }));
@@ -208,7 +226,7 @@ export class BuildSession implements AsyncDisposable {
   }
 
   async #acquire(placed: PlacedLayer): Promise<string> {
-    if (placed.base !== undefined && !placed.base.warm) await this.#pull(placed.base);
+    if (placed.base !== undefined && !(await placed.base.isThere())) await this.#pull(placed.base);
     for (const volume of this.#parts.volumes) {
       const lease = await volume.acquireLayers([placed.layer], this.signal);
       const path = lease?.paths[0];
@@ -257,6 +275,16 @@ export class BuildSession implements AsyncDisposable {
     void settled.then(() => this.#background.delete(settled));
   }
 
+  /** Keeps a copy out of the cache whose files are no longer those that its key counts. */
+  doNotStore(step: PlannedStep): void {
+    if (!this.#isStored(step)) return;
+    this.#changed.add(step);
+    this.progress.warn(
+      `the build context changed while it was built; what was copied is not kept in the cache (${step.where})`,
+      step.id,
+    );
+  }
+
   /** Stores a step's result under its key (and a copy's under its content key) while the build goes on. */
   storeInCache(
     step: PlannedStep,
@@ -267,6 +295,7 @@ export class BuildSession implements AsyncDisposable {
   ): void {
     const { cache } = this.#parts;
     if (cache === undefined || step.definition === undefined || !this.#isStored(step)) return;
+    if (this.#changed.has(step)) return;
     const byContent = options.contentKnown === true ? undefined : this.contentDefinitions.get(step);
     const definitions = [step.definition, ...(byContent === undefined ? [] : [byContent])];
     const stores = definitions.map((definition) =>

@@ -1,8 +1,9 @@
 import { fileLayer } from '../src/layer/index.ts';
 import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
-import { BuildError, messageOf } from '../src/support/index.ts';
+import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from './context/index.ts';
+import { forecast } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { CopySource, LayerStack, Rootfs, RunStep, StepFiles } from './isolation/index.ts';
 import { copyContentDefinition, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
@@ -74,7 +75,10 @@ export class StageBuilder {
     return { stack: this.#stack, steps: this.#made };
   }
 
-  /** Starts the stages that a step which cannot hit copies from, so that they run beside this one. */
+  /**
+   * Starts the stages that steps copy from which are not taken from the cache for certain, so that they run beside this
+   * one, and so that every stage that is built is known before anything is taken from the cache.
+   */
   #startSources(): void {
     for (const stage of this.#wantedSources()) this.#session.startStage(stage);
   }
@@ -86,9 +90,9 @@ export class StageBuilder {
   }
 
   *#wantedSources(): Generator<PlannedStage> {
-    for (const step of this.#stage.steps)
-      if (step.source?.kind === 'stage' && this.#session.resultFor(step)?.outcome !== 'hit')
-        yield step.source.stage;
+    const { certain } = forecast(this.#stage, this.#session.resultFor);
+    for (const step of this.#stage.steps.slice(certain))
+      if (step.source?.kind === 'stage') yield step.source.stage;
   }
 
   async #perform(step: PlannedStep): Promise<StackedLayer> {
@@ -98,7 +102,7 @@ export class StageBuilder {
     const started = performance.now();
     const seconds = (): number => (performance.now() - started) / 1000;
     try {
-      const reused = await this.#reuse(step, this.#session.resultFor(step));
+      const reused = await this.#reuseByKey(step);
       if (reused !== undefined) return this.#cached(step, reused, seconds());
       const byContent =
         step.operation.kind === 'copy' ? await this.#reuseByContent(step, step.operation) : undefined;
@@ -110,8 +114,23 @@ export class StageBuilder {
     } catch (error) {
       if (!signal.aborted)
         progress.emit({ type: 'step-end', step: step.id, outcome: 'failed', seconds: seconds() });
-      throw error;
+      throw atStep(error, step);
     }
+  }
+
+  /** What the cache has under a step's key, unless that is a copy from another build of a stage that this one built too. */
+  async #reuseByKey(step: PlannedStep): Promise<Reused | undefined> {
+    const result = this.#session.resultFor(step);
+    const { source } = step;
+    if (
+      result?.outcome === 'hit' &&
+      source?.kind === 'stage' &&
+      (await this.#session.isMadeHere(source.stage))
+    ) {
+      this.tellLookup(step, 'other-rootfs', 'its source was built anew');
+      return undefined;
+    }
+    return this.#reuse(step, result);
   }
 
   /** The layer of a hit, when it was made on exactly the rootfs that this build has here. */
@@ -246,7 +265,8 @@ export class StageBuilder {
       where: step.where,
     };
     const rootfs = await this.#openRootfs();
-    await rootfs.copy(source, request, this.#session.signal);
+    const stamp = await rootfs.copy(source, request, this.#session.signal);
+    if (step.stamp !== undefined && step.stamp !== stamp) this.#session.doNotStore(step);
   }
 
   /** What another stage or an image has. Where stages share one root, this one lets others have it while it waits. */
@@ -295,13 +315,15 @@ export class StageBuilder {
   /** Ends the step's layer: its directory serves the next step at once, its blob is written meanwhile. */
   async #seal(step: PlannedStep): Promise<StackedLayer> {
     const rootfs = await this.#openRootfs();
-    const sealed = await placeErrors(step, () => rootfs.seal());
+    const sealed = await rootfs.seal();
     const below = [...this.#stack];
     const created = new Date();
     const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();
       const { compression, signal } = this.#session;
-      const facts = await placeErrors(step, () => sealed.write({ output, compression }, signal));
+      const facts = await sealed.write({ output, compression }, signal).catch((error: unknown) => {
+        throw atStep(error, step);
+      });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
       this.#session.storeInCache(step, await chainOf(below), layer, created);
       return layer === undefined ? undefined : { layer, origins: [] };
@@ -321,13 +343,16 @@ export class StageBuilder {
   }
 }
 
-/** Says which step it was, of errors that do not know. */
-async function placeErrors<Result>(step: PlannedStep, work: () => Promise<Result>): Promise<Result> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof BuildError && error.where === undefined)
-      throw new BuildError(messageOf(error), { code: error.code, where: step.where, remedy: error.remedy });
-    throw error;
-  }
+/** Says at which line a step failed, unless the error knows better or is none of the build's. */
+function atStep(error: unknown, { where }: PlannedStep): unknown {
+  if (isAbortError(error)) return error;
+  if (!(error instanceof KilnError))
+    return new BuildError(`the step failed: ${messageOf(error)}`, {
+      code: 'E_STEP_FAILED',
+      where,
+      cause: error,
+    });
+  if (error.where !== undefined || error.category !== 'build') return error;
+  const { code, remedy, cause } = error;
+  return new BuildError(error.message, { code, where, remedy, cause });
 }

@@ -16,9 +16,12 @@ export const proxyArguments: ReadonlySet<string> = new Set(
  * Plain data that a later stage copies when it starts FROM this one.
  */
 export class StageState {
+  /** ENV: what the image keeps. */
   env = new Map<string, string>();
-  /** Declared ARGs with a value; stages FROM this one have them too, others do not. */
-  arguments = new Map<string, string>();
+  /** ENV and ARG: what `$name` means and what a RUN sees. Of both with the same name, the later one counts. */
+  variables = new Map<string, string>();
+  /** Declared ARGs in their order, with or without a value; stages FROM this one have them too, others do not. */
+  arguments = new Map<string, string | undefined>();
   user = '';
   workingDirectory = '';
   shell: readonly string[] | undefined;
@@ -42,9 +45,10 @@ export class StageState {
       const equals = variable.indexOf('=');
       if (equals > 0) state.env.set(variable.slice(0, equals), variable.slice(equals + 1));
     }
-    if (image === undefined) state.env.set('PATH', defaultPath);
+    if (!state.env.has('PATH')) state.env.set('PATH', defaultPath);
+    state.variables = new Map(state.env);
     state.user = config.User ?? '';
-    state.workingDirectory = config.WorkingDir ?? '';
+    state.workingDirectory = image === undefined ? '/' : (config.WorkingDir ?? '');
     state.shell = config.Shell ?? undefined;
     state.entrypoint = config.Entrypoint;
     state.command = config.Cmd;
@@ -62,6 +66,7 @@ export class StageState {
   inherit(): StageState {
     const state = new StageState();
     state.env = new Map(this.env);
+    state.variables = new Map(this.variables);
     state.arguments = new Map(this.arguments);
     state.user = this.user;
     state.workingDirectory = this.workingDirectory;
@@ -78,12 +83,23 @@ export class StageState {
     return state;
   }
 
-  /** What `$name` means in an instruction of this stage: ENV wins over ARG. */
-  lookup = (name: string): string | undefined => this.env.get(name) ?? this.arguments.get(name);
+  /** What `$name` means in an instruction of this stage. */
+  lookup = (name: string): string | undefined => this.variables.get(name);
 
-  /** ARG and ENV of a RUN step, ENV winning, in a fixed order. */
+  setEnv(name: string, value: string): void {
+    this.env.set(name, value);
+    this.variables.set(name, value);
+  }
+
+  /** Declares an ARG; without a value it only has a name. */
+  declare(name: string, value: string | undefined): void {
+    this.arguments.set(name, value);
+    if (value !== undefined) this.variables.set(name, value);
+  }
+
+  /** The environment of a RUN step. */
   stepEnvironment(): Record<string, string> {
-    return Object.fromEntries([...this.arguments, ...this.env]);
+    return Object.fromEntries(this.variables);
   }
 
   /** The argument vector of a command in shell form. */
@@ -102,7 +118,7 @@ export class StageState {
       ...(this.entrypoint == null ? {} : { Entrypoint: this.entrypoint }),
       ...(this.command == null ? {} : { Cmd: this.command }),
       ...(this.volumes.size === 0 ? {} : { Volumes: names(this.volumes) }),
-      WorkingDir: this.workingDirectory === '' ? '/' : this.workingDirectory,
+      ...(this.workingDirectory === '' ? {} : { WorkingDir: this.workingDirectory }),
       ...(this.labels.size === 0
         ? {}
         : { Labels: Object.fromEntries([...this.labels].sort(([a], [b]) => (a < b ? -1 : 1))) }),

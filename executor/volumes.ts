@@ -14,6 +14,8 @@ import type { BuildOptions } from './options.ts';
 export interface BuildVolumes extends AsyncDisposable {
   /** In the order of looking; the last one is writable. */
   readonly all: readonly Volume[];
+  /** The one that the build can only read; undefined when it can write it, or it is not there. */
+  readonly shared: Volume | undefined;
   /** Makes a directory for the build's own files: on the writable volume unless another place was asked for. */
   scratch(): Promise<TemporaryDirectory>;
 }
@@ -32,7 +34,12 @@ export async function openVolumes(options: BuildOptions, progress: Progress): Pr
       scratchDirectory === undefined
         ? volume.scratch('build-')
         : TemporaryDirectory.create(scratchDirectory, 'kiln-build-');
-    return { all: [volume], scratch, [Symbol.asyncDispose]: () => volume[Symbol.asyncDispose]() };
+    return {
+      all: [volume],
+      shared: undefined,
+      scratch,
+      [Symbol.asyncDispose]: () => volume[Symbol.asyncDispose](),
+    };
   }
   const shared = await openShared(cacheDirectory, progress);
   const directory = await TemporaryDirectory.create(
@@ -42,6 +49,7 @@ export async function openVolumes(options: BuildOptions, progress: Progress): Pr
   const own = await Volume.open(directory.path, { access: 'read-write', durable: false, progress });
   return {
     all: shared === undefined ? [own] : [shared, own],
+    shared,
     scratch: () => own.scratch('build-'),
     [Symbol.asyncDispose]: async () => {
       await shared?.[Symbol.asyncDispose]();

@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises';
+import { copyFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 
@@ -39,4 +39,7 @@ export async function bundlePrograms(outdir: string): Promise<void> {
     sourcesContent: false,
     logLevel: 'warning',
   });
+  // The daemon reads the status page's files from beside its own.
+  for (const name of ['page.css', 'page.js', 'icon.svg'])
+    await copyFile(join(root, 'warmer/daemon/page', name), join(outdir, name));
 }

@@ -2,7 +2,8 @@
 # npm test: installs what is missing, checks style and types, then runs the tests given (default: all).
 set -eu
 cd "$(dirname "$0")/.."
-scripts/setup.sh docker-registry skopeo umoci runc buildah patchelf debootstrap busybox-static util-linux attr libcap2-bin xz-utils bzip2 python3-minimal ca-certificates git
+scripts/setup.sh docker-registry tinyproxy-bin openssl skopeo umoci runc buildah debootstrap \
+  busybox-static util-linux uidmap patchelf attr libcap2-bin xz-utils bzip2 python3 ca-certificates git chromium
 PATH="$PWD/node_modules/.bin:$PATH"
 npm run --silent check
 [ $# -gt 0 ] || set -- 'test/**/*.test.ts'

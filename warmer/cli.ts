@@ -1,10 +1,7 @@
-import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, type Option } from 'commander';
 import {
   addFlags,
   booleanFlag,
-  defaultCacheDirectory,
   listFlag,
   logFlag,
   type LogFlags,
@@ -28,15 +25,14 @@ import {
   Progress,
   reportTo,
   UsageError,
+  version,
 } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
 import { collectRequests } from './requests.ts';
+import { daemonCommand } from './daemon/command.ts';
 import { imageDetails, imageTable, usageTable } from './tables.ts';
+import { cacheDirFlag, volumeDirectory, type VolumeFlags } from './volume-flags.ts';
 import { warmImages, type WarmResult } from './warm.ts';
-
-interface VolumeFlags {
-  readonly cacheDir?: string;
-}
 
 interface OnceFlags extends VolumeFlags, RegistryFlags, LogFlags, OutputFlags {
   readonly image: readonly string[];
@@ -58,6 +54,7 @@ Examples:
   warmer --cache-dir /cache --dockerfile Dockerfile --build-arg VERSION=1.2
   warmer ls --cache-dir /cache -o json
   warmer inspect debian:bookworm
+  warmer daemon --config warmer.yaml --cache-dir /cache
 
 Exit codes: 0 all done, 1 failed, 2 usage, 3 some images are warm and others failed, or the environment
 is at fault, 4 registry, 130 and 143 for signals.`;
@@ -67,7 +64,7 @@ export async function runWarmer(argv: readonly string[], signal: AbortSignal): P
   let exitCode = 0;
   const program: Command = new Command('warmer')
     .description('Keeps base images ready on a cache volume that builds mount.')
-    .version('0.1.0')
+    .version(version)
     .addHelpText('after', (): string => `\n${once.helpInformation()}${examples}`);
   const once = program
     .command('once', { isDefault: true })
@@ -85,15 +82,13 @@ export async function runWarmer(argv: readonly string[], signal: AbortSignal): P
   list('inspect', 'show an image on the volume with its layers')
     .argument('<image>', 'the reference of the image')
     .action(inspectImage);
+  program.addCommand(
+    daemonCommand(signal, (code) => {
+      exitCode = code;
+    }),
+  );
   await parseCommandLine(program, argv);
   return exitCode;
-}
-
-function cacheDirFlag(): Option {
-  return valueFlag(
-    '-c, --cache-dir <directory>',
-    "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
-  );
 }
 
 function onceFlags(): Option[] {
@@ -194,10 +189,6 @@ async function inspectImage(name: string, flags: ListFlags): Promise<void> {
 
 function openForReading(flags: VolumeFlags): Promise<Volume> {
   return Volume.open(volumeDirectory(flags), { access: 'read-only' });
-}
-
-function volumeDirectory(flags: VolumeFlags): string {
-  return resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
 }
 
 function writeJson(value: unknown): void {

@@ -14,20 +14,23 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, posix } from 'node:path';
-import { extractTar, isKeptXattr, isTarArchive, Territory } from '../../src/layer/index.ts';
+import { extractTar, imageXattrs, isTarArchive, Territory } from '../../src/layer/index.ts';
 import {
+  type BytePath,
   deviceNumbers,
-  getXattr,
-  listXattrs,
   makeNode,
+  pathBuffer,
+  pathText,
+  resolveBytesInRoot,
   type ResolvedPath,
-  resolveInRoot,
   setTimes,
   setXattr,
+  toBytePath,
 } from '../../src/os/index.ts';
-import { BuildError } from '../../src/support/index.ts';
+import { BuildError, systemErrorCode } from '../../src/support/index.ts';
 import { resolveOwner } from './owner.ts';
-import { matchBaseName, matchSources, type SourceMatch, type SourceQuery } from './sources.ts';
+import { lookUp, matchBaseName, matchSources, type SourceMatch, type SourceQuery } from './sources.ts';
+import { TreeStamp } from './tree-stamp.ts';
 
 /** What one COPY or ADD does. Plain data that can be posted to a worker. */
 export interface CopyRequest {
@@ -37,7 +40,7 @@ export interface CopyRequest {
   /** Absolute in the target; with a slash at the end when it must be a directory. */
   readonly destination: string;
   readonly chown: string | undefined;
-  /** Permission bits for everything copied. */
+  /** Permission bits for everything copied, and for the directories made for it. */
   readonly chmod: number | undefined;
   /** Files from a stage keep their owners, those of the context belong to root. */
   readonly keepOwners: boolean;
@@ -52,197 +55,229 @@ export interface CopyRequest {
  * out of it.
  *
  * @param territory where the tree's files are, when not all of them are below the root.
+ * @returns the stamp of what was copied: see {@link TreeReading}.
  * @throws BuildError `E_COPY_…`, `E_USER_NOT_FOUND`, `E_RESERVED_NAME`.
  */
 export async function copyInto(
   root: string,
   request: CopyRequest,
   territory: Territory = new Territory({ root }),
-): Promise<void> {
-  await new Copier(root, request, territory).run();
+): Promise<string> {
+  return new Copier(root, request, territory).run();
 }
 
 /** Paths of the target are below the root, as a step would name them; `#at` says where each really is. */
 class Copier {
-  readonly #root: string;
+  readonly #root: BytePath;
   readonly #territory: Territory;
+  readonly #destination: BytePath;
   readonly #request: CopyRequest;
   readonly #owner: { uid: number; gid: number } | undefined;
-  readonly #links = new Map<string, string>();
+  /** Where the first name of a file with several was copied to. */
+  readonly #links = new Map<string, BytePath>();
+  readonly #stamp = new TreeStamp();
 
   constructor(root: string, request: CopyRequest, territory: Territory) {
-    this.#root = root;
+    this.#root = toBytePath(root);
     this.#territory = territory;
+    this.#destination = toBytePath(request.destination);
     this.#request = request;
     this.#owner = request.chown === undefined ? undefined : resolveOwner(root, request.chown, request.where);
   }
 
-  async run(): Promise<void> {
-    const { query, files, destination } = this.#request;
+  async run(): Promise<string> {
+    const { query, files } = this.#request;
     const matches = query === undefined ? [] : matchSources(query);
-    const intoDirectory = destination.endsWith('/') || matches.length + files.length > 1;
+    const intoDirectory = this.#destination.endsWith('/') || matches.length + files.length > 1;
     for (const match of matches) await this.#copyMatch(match, intoDirectory);
-    for (const file of files) this.#writeFile(file.name, file.content, intoDirectory);
-  }
-
-  #at(path: string): string {
-    return this.#territory.place(path);
-  }
-
-  /** A directory that is there for a mount alone is as good as missing. */
-  #isScaffold(path: string): boolean {
-    return this.#territory.isScaffold(this.#territory.relative(path));
-  }
-
-  #resolve(path: string): ResolvedPath {
-    const resolved = resolveInRoot(this.#root, path, { followLast: true, place: (full) => this.#at(full) });
-    return this.#isScaffold(resolved.path) ? { ...resolved, stat: undefined } : resolved;
-  }
-
-  #makeDirectory(path: string): void {
-    if (this.#isScaffold(path)) this.#territory.adopt(this.#territory.relative(path));
-    else mkdirSync(this.#at(path));
+    for (const file of files) this.#writeFile(toBytePath(file.name), file.content, intoDirectory);
+    return this.#stamp.end();
   }
 
   async #copyMatch(match: SourceMatch, intoDirectory: boolean): Promise<void> {
-    const { destination, unpackArchives } = this.#request;
     if (match.stat.isDirectory()) {
       this.#copyDirectory(match);
       return;
     }
-    if (unpackArchives && match.stat.isFile() && (await isTarArchive(match.path))) {
-      const directory = this.#directory(destination);
-      const relative = posix.relative(this.#root, directory);
-      await extractTar(match.path, this.#root, relative, this.#territory);
+    const file = pathBuffer(match.path);
+    if (this.#request.unpackArchives && match.stat.isFile() && (await isTarArchive(file))) {
+      const directory = this.#inTree(this.#directory(this.#destination));
+      const options = { owner: this.#owner, territory: this.#territory };
+      await extractTar(file, pathText(this.#root), directory, options);
+      this.#addToStamp(match.path);
       return;
     }
-    const target = this.#fileTarget(matchBaseName(match), intoDirectory);
-    this.#copyEntry(match.path, match.stat, target);
+    this.#copyEntry(match.path, match.stat, this.#fileTarget(matchBaseName(match), intoDirectory));
+    this.#addToStamp(match.path);
+  }
+
+  /** Called when a path has been copied, so that a change meanwhile shows. */
+  #addToStamp(source: BytePath): void {
+    const stat = lookUp(source);
+    if (stat !== undefined) this.#stamp.add(stat);
   }
 
   #copyDirectory(match: SourceMatch): void {
-    const existing = this.#resolve(this.#request.destination);
-    const target = this.#directory(this.#request.destination);
-    const directories: [string, Stats][] = [];
-    // A directory that the copy makes is like its source; one that was there stays as it is.
-    if (existing.stat === undefined) directories.push([target, match.stat]);
+    const target = this.#directory(this.#destination);
+    const directories: [from: BytePath, to: BytePath, Stats][] = [];
     for (const below of match.below) {
       const source = posix.join(match.path, below);
-      const stat = lstatSync(source);
+      const stat = lookUp(source);
+      if (stat === undefined) continue;
       const path = posix.join(target, below);
       if (!stat.isDirectory()) {
         this.#copyEntry(source, stat, path);
+        this.#addToStamp(source);
         continue;
       }
-      this.#checkName(below);
-      const there = lstatSync(this.#at(path), { throwIfNoEntry: false });
-      if (there !== undefined && !there.isDirectory()) rmSync(this.#at(path));
-      if (there?.isDirectory() !== true || this.#isScaffold(path)) this.#makeDirectory(path);
-      directories.push([path, stat]);
+      this.#stamp.add(stat);
+      this.#checkName(path);
+      const there = this.#lookUp(path);
+      if (there === undefined) this.#makeDirectory(path);
+      else if (!there.isDirectory()) throw this.#conflict(path, 'the source is a directory, it is none');
+      directories.push([source, path, stat]);
     }
-    for (const [path, stat] of directories.reverse())
-      this.#setMetadata(posix.join(match.path, posix.relative(target, path)), stat, path);
+    // What is made in a directory changes its time, so the deepest come first.
+    for (const [source, path, stat] of directories.reverse()) this.#setMetadata(source, stat, path);
   }
 
-  /** Where a single file goes; its directory is made. */
-  #fileTarget(name: string, intoDirectory: boolean): string {
-    const { destination } = this.#request;
-    const { stat } = this.#resolve(destination);
-    if (intoDirectory || stat?.isDirectory() === true) return posix.join(this.#directory(destination), name);
-    return posix.join(this.#directory(dirname(destination)), posix.basename(destination));
+  #resolve(path: BytePath): ResolvedPath {
+    const place = (full: BytePath): BytePath => this.#territory.place(full);
+    const resolved = resolveBytesInRoot(this.#root, path, { followLast: true, place });
+    return this.#isScaffold(resolved.path) ? { ...resolved, stat: undefined } : resolved;
+  }
+
+  /** Where a path of the target really is. */
+  #at(path: BytePath): Buffer {
+    return pathBuffer(this.#territory.place(path));
+  }
+
+  /** A directory that is there for a mount alone is as good as missing. */
+  #isScaffold(path: BytePath): boolean {
+    return this.#territory.isScaffold(this.#territory.relative(path));
+  }
+
+  /** What the target has under a path. */
+  #lookUp(path: BytePath): Stats | undefined {
+    return this.#isScaffold(path) ? undefined : lookUp(this.#territory.place(path));
+  }
+
+  #makeDirectory(path: BytePath): void {
+    if (this.#isScaffold(path)) this.#territory.adopt(this.#territory.relative(path));
+    else mkdirSync(this.#at(path));
+  }
+
+  /** Where a single file goes, a link that is the destination itself followed; its directory is made. */
+  #fileTarget(name: BytePath, intoDirectory: boolean): BytePath {
+    const { path, stat } = this.#resolve(this.#destination);
+    if (intoDirectory || stat?.isDirectory() === true)
+      return posix.join(this.#directory(this.#destination), name);
+    this.#directory(posix.relative(this.#root, dirname(path)));
+    return path;
   }
 
   /** The real path of a directory of the target, made with its parents where it is missing. */
-  #directory(path: string): string {
+  #directory(path: BytePath): BytePath {
     const resolved = this.#resolve(path);
     if (resolved.stat?.isDirectory() === true) return resolved.path;
     if (resolved.stat !== undefined) throw this.#conflict(resolved.path, 'it is not a directory');
-    const missing: string[] = [];
+    const missing: BytePath[] = [];
     let current = resolved.path;
-    for (; lookUp(this.#at(current)) === undefined || this.#isScaffold(current); current = dirname(current))
-      missing.unshift(current);
-    if (lookUp(this.#at(current))?.isDirectory() !== true)
-      throw this.#conflict(current, 'it is not a directory');
+    for (; this.#lookUp(current) === undefined; current = dirname(current)) missing.unshift(current);
+    if (this.#lookUp(current)?.isDirectory() !== true) throw this.#conflict(current, 'it is not a directory');
     for (const directory of missing) {
-      const place = this.#at(directory);
+      this.#checkName(directory);
       this.#makeDirectory(directory);
-      chmodSync(place, 0o755);
-      if (this.#owner !== undefined) chownSync(place, this.#owner.uid, this.#owner.gid);
+      if (this.#owner !== undefined) chownSync(this.#at(directory), this.#owner.uid, this.#owner.gid);
+      chmodSync(this.#at(directory), (this.#request.chmod ?? 0o755) & 0o777);
     }
     return resolved.path;
   }
 
-  #conflict(path: string, why: string): BuildError {
-    return new BuildError(`cannot copy to /${posix.relative(this.#root, path)}: ${why}`, {
+  #conflict(path: BytePath, why: string): BuildError {
+    return new BuildError(`cannot copy to /${this.#inTree(path)}: ${why}`, {
       code: 'E_COPY_CONFLICT',
       where: this.#request.where,
+      remedy: 'Remove it in an earlier step, or copy to another path.',
     });
   }
 
-  #checkName(name: string): void {
-    if (posix.basename(name).startsWith('.wh.'))
-      throw new BuildError(`${name} cannot be in an image: names beginning with .wh. mark deleted files`, {
-        code: 'E_RESERVED_NAME',
-        where: this.#request.where,
-        remedy: 'Rename it, or leave it out with .dockerignore.',
-      });
+  #inTree(path: BytePath): string {
+    return pathText(posix.relative(this.#root, path));
   }
 
-  #copyEntry(source: string, stat: Stats, target: string): void {
+  #checkName(target: BytePath): void {
+    if (posix.basename(target).startsWith('.wh.'))
+      throw new BuildError(
+        `/${this.#inTree(target)} cannot be in an image: names beginning with .wh. mark deleted files`,
+        {
+          code: 'E_RESERVED_NAME',
+          where: this.#request.where,
+          remedy: 'Rename it, or leave it out with .dockerignore.',
+        },
+      );
+  }
+
+  #copyEntry(source: BytePath, stat: Stats, target: BytePath): void {
     if (stat.isSocket()) return;
-    this.#checkName(target);
-    const place = this.#at(target);
-    const there = lookUp(place);
-    if (there?.isDirectory() === true) throw this.#conflict(target, 'it is a directory, the source is none');
-    if (there !== undefined) rmSync(place);
-    const link = stat.nlink > 1 ? this.#links.get(`${stat.dev}:${stat.ino}`) : undefined;
-    if (link !== undefined && lstatSync(link, { throwIfNoEntry: false }) !== undefined) {
-      linkSync(link, place);
+    this.#clear(target);
+    const identity = `${stat.dev}:${stat.ino}`;
+    const link = stat.nlink > 1 ? this.#links.get(identity) : undefined;
+    if (link !== undefined) {
+      linkSync(this.#at(link), this.#at(target));
       return;
     }
-    if (stat.isSymbolicLink()) symlinkSync(readlinkSync(source, 'buffer'), place);
-    else if (stat.isFile()) copyFileSync(source, place, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
+    try {
+      this.#createEntry(source, stat, target);
+      this.#setMetadata(source, stat, target);
+    } catch (error) {
+      // It vanished while the tree was read: as good as never there.
+      if (systemErrorCode(error) !== 'ENOENT' || lookUp(source) !== undefined) throw error;
+      rmSync(this.#at(target), { force: true });
+      return;
+    }
+    if (stat.nlink > 1) this.#links.set(identity, target);
+  }
+
+  /** Makes way for a file. What is not a directory is replaced, as cp does. */
+  #clear(target: BytePath): void {
+    this.#checkName(target);
+    const there = this.#lookUp(target);
+    if (there === undefined) return;
+    if (there.isDirectory()) throw this.#conflict(target, 'it is a directory, the source is none');
+    rmSync(this.#at(target));
+    for (const [identity, path] of this.#links) if (path === target) this.#links.delete(identity);
+  }
+
+  #createEntry(source: BytePath, stat: Stats, target: BytePath): void {
+    const [from, to] = [pathBuffer(source), this.#at(target)];
+    if (stat.isSymbolicLink()) symlinkSync(readlinkSync(from, 'buffer'), to);
+    else if (stat.isFile()) copyFileSync(from, to, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
     else {
       const { major, minor } = deviceNumbers(stat.rdev);
-      makeNode(place, stat.mode, major, minor);
+      makeNode(to, stat.mode, major, minor);
     }
-    this.#setMetadata(source, stat, target);
-    if (stat.nlink > 1) this.#links.set(`${stat.dev}:${stat.ino}`, place);
   }
 
-  #setMetadata(source: string, stat: Stats, target: string): void {
+  #setMetadata(source: BytePath, stat: Stats, target: BytePath): void {
+    const [from, to] = [pathBuffer(source), this.#at(target)];
     const { chmod, keepOwners } = this.#request;
     const owner = this.#owner ?? (keepOwners ? stat : { uid: 0, gid: 0 });
-    const place = this.#at(target);
-    lchownSync(place, owner.uid, owner.gid);
-    if (!stat.isSymbolicLink()) chmodSync(place, chmod ?? stat.mode & 0o7777);
-    // After chown, which clears capabilities.
-    for (const name of listXattrs(source).filter(isKeptXattr)) {
-      const value = getXattr(source, name);
-      if (value !== undefined) setXattr(place, name, value);
-    }
-    const { mtimeNs } = lstatSync(source, { bigint: true });
-    setTimes(place, mtimeNs, mtimeNs);
+    lchownSync(to, owner.uid, owner.gid);
+    // After chown, which clears setuid bits and capabilities.
+    if (!stat.isSymbolicLink()) chmodSync(to, chmod ?? stat.mode & 0o7777);
+    for (const [name, value] of imageXattrs(from)) setXattr(to, name, value);
+    const { mtimeNs } = lstatSync(from, { bigint: true });
+    setTimes(to, mtimeNs, mtimeNs);
   }
 
-  #writeFile(name: string, content: string, intoDirectory: boolean): void {
-    this.#checkName(name);
+  #writeFile(name: BytePath, content: string, intoDirectory: boolean): void {
     const target = this.#fileTarget(name, intoDirectory);
-    const place = this.#at(target);
-    if (lookUp(place)?.isDirectory() === true) throw this.#conflict(target, 'it is a directory');
-    rmSync(place, { force: true });
-    writeFileSync(place, content, { flag: 'wx' });
-    chmodSync(place, this.#request.chmod ?? 0o644);
+    this.#clear(target);
+    const to = this.#at(target);
+    writeFileSync(to, content, { flag: 'wx' });
     const owner = this.#owner ?? { uid: 0, gid: 0 };
-    chownSync(place, owner.uid, owner.gid);
-  }
-}
-
-function lookUp(path: string): Stats | undefined {
-  try {
-    return lstatSync(path, { throwIfNoEntry: false });
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOTDIR') return undefined;
-    throw error;
+    chownSync(to, owner.uid, owner.gid);
+    chmodSync(to, this.#request.chmod ?? 0o644);
   }
 }

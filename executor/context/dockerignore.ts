@@ -1,15 +1,31 @@
+import { BuildError } from '../../src/support/index.ts';
+
 /** Decides which files of a context are left out. Plain data that can be posted to a worker. */
 export type IgnoreRules = readonly string[];
 
-/** Reads the patterns of a `.dockerignore` (Dockerfile reference, ".dockerignore file"). */
-export function parseDockerignore(text: string): IgnoreRules {
+/**
+ * Reads the patterns of a `.dockerignore` (Docker's documentation, ".dockerignore files").
+ *
+ * @param file how messages call it.
+ * @throws BuildError `E_DOCKERIGNORE_SYNTAX` for a pattern that is none, with its line.
+ */
+export function parseDockerignore(text: string, file: string): IgnoreRules {
   const rules: string[] = [];
-  for (const line of text.replace(/^\uFEFF/, '').split('\n')) {
+  for (const [index, line] of text
+    .replace(/^\uFEFF/, '')
+    .split('\n')
+    .entries()) {
     if (line.startsWith('#')) continue;
     const trimmed = line.trim();
     if (trimmed === '') continue;
     const inverted = trimmed.startsWith('!');
     const pattern = clean(trimmed.slice(inverted ? 1 : 0).trim());
+    if (trimmed === '!' || !isPattern(pattern))
+      throw new BuildError(`"${trimmed}" is not a pattern`, {
+        code: 'E_DOCKERIGNORE_SYNTAX',
+        where: `${file}:${index + 1}`,
+        remedy: 'Write a backslash before a [ or \\ that stands for itself.',
+      });
     if (pattern !== '') rules.push((inverted ? '!' : '') + pattern);
   }
   return rules;
@@ -36,7 +52,7 @@ export class Ignore {
       const inverted = rule.startsWith('!');
       return {
         inverted,
-        expression: new RegExp(`^${patternSource(inverted ? rule.slice(1) : rule, true)}(?:/.*)?$`, 's'),
+        expression: expressionOf(patternSource(inverted ? rule.slice(1) : rule, true), '(?:/.*)?'),
       };
     });
     this.#hasExceptions = this.#rules.some(({ inverted }) => inverted);
@@ -56,30 +72,62 @@ export class Ignore {
   }
 }
 
-/** Turns a pattern of Go's filepath.Match (and `**`, when `deep`) into the source of a regular expression. */
-export function patternSource(pattern: string, deep: boolean): string {
+/** Whether a pattern is one of Go's filepath.Match: brackets closed, escapes complete. */
+function isPattern(pattern: string): boolean {
+  return patternSource(pattern, true) !== undefined;
+}
+
+/** The expression for one component of a path. A malformed pattern matches nothing, as with BuildKit. */
+export function componentExpression(pattern: string): RegExp {
+  return expressionOf(patternSource(pattern, false), '');
+}
+
+function expressionOf(source: string | undefined, tail: string): RegExp {
+  return new RegExp(`^${source ?? '(?!)'}${tail}$`, 'su');
+}
+
+/**
+ * Turns a pattern of Go's filepath.Match (and `**`, when `deep`) into the source of a regular expression with the flags
+ * `s` and `u`; undefined when it is malformed.
+ */
+function patternSource(pattern: string, deep: boolean): string | undefined {
   let source = '';
   for (let at = 0; at < pattern.length; at++) {
     const character = pattern[at] ?? '';
     if (deep && pattern.startsWith('**', at)) {
-      at += 1;
-      if (pattern[at + 1] === '/') {
-        at += 1;
-        source += '(?:.*/)?';
-      } else source += '.*';
+      const first = at === 0;
+      at += pattern[at + 2] === '/' ? 2 : 1;
+      source += anyDepth(pattern.slice(at + 1), first && pattern[at] !== '/');
     } else if (character === '*') source += '[^/]*';
     else if (character === '?') source += '[^/]';
-    else if (character === '\\') source += escapeCharacter(pattern[++at] ?? '\\');
-    else if (character === '[') {
-      const end = pattern.indexOf(']', at + 2);
-      if (end < 0) source += '\\[';
-      else {
-        source += `[${pattern.slice(at + 1, end).replace(/[\\[]/g, '\\$&')}]`;
-        at = end;
-      }
+    else if (character === '\\') {
+      if (at + 1 === pattern.length) return undefined;
+      source += escapeCharacter(pattern[++at] ?? '');
+    } else if (character === '[') {
+      const group = classAt(pattern, at);
+      if (group === undefined) return undefined;
+      source += group.source;
+      at = group.end;
     } else source += escapeCharacter(character);
   }
   return source;
+}
+
+/** What `**` stands for, by what follows it: as Docker's matcher has it, which Go's has not. */
+function anyDepth(rest: string, leading: boolean): string {
+  if (rest === '' || (leading && !/[*?[\]\\]/.test(rest))) return '.*';
+  return '(?:.*/)?';
+}
+
+/** A character class. Go allows neither an empty one, nor `-` and `]` unescaped in one. */
+function classAt(pattern: string, start: number): { source: string; end: number } | undefined {
+  const match = /^\[(\^?)((?:[^\]\\-]|\\[^])(?:-(?:[^\]\\-]|\\[^]))?)+\]/u.exec(pattern.slice(start));
+  if (match === null) return undefined;
+  const inside = match[0].slice(1 + (match[1] ?? '').length, -1);
+  const source = inside.replace(/\\([^])|([^\\-])/gu, (_all, escaped?: string, plain?: string) =>
+    (escaped ?? plain ?? '').replace(/[\\\]^[-]/, '\\$&'),
+  );
+  return { source: `[${match[1] ?? ''}${source}]`, end: start + match[0].length - 1 };
 }
 
 function escapeCharacter(character: string): string {

@@ -4,4 +4,4 @@ export { makeDirectory } from './make-directory.ts';
 export { type BuildContext, openContext, readDockerfile } from './open-context.ts';
 export { resolveOwner, resolveUser, type UserIdentity } from './owner.ts';
 export { matchSources, type SourceQuery } from './sources.ts';
-export { treeDigest, type TreeDigestOptions } from './tree-digest.ts';
+export { readTree, treeDigest, type TreeDigestOptions, type TreeReading } from './tree-digest.ts';

@@ -1,9 +1,10 @@
-import { chmodSync, chownSync, existsSync, mkdirSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { chmodSync, chownSync, lstatSync, mkdirSync } from 'node:fs';
+import { dirname, posix } from 'node:path';
 import { Territory } from '../../src/layer/index.ts';
-import { resolveInRoot } from '../../src/os/index.ts';
+import { type BytePath, pathBuffer, pathText, resolveBytesInRoot, toBytePath } from '../../src/os/index.ts';
 import { BuildError } from '../../src/support/index.ts';
 import { resolveUser } from './owner.ts';
+import { lookUp } from './sources.ts';
 
 /**
  * Makes a directory of a tree with its parents, as WORKDIR does; one that is there stays as it is.
@@ -20,24 +21,27 @@ export function makeDirectory(
   where: string,
   territory: Territory = new Territory({ root }),
 ): void {
-  const place = (full: string): string => territory.place(full);
-  const resolved = resolveInRoot(root, path, { followLast: true, place });
-  const isScaffold = (full: string): boolean => territory.isScaffold(territory.relative(full));
+  const place = (full: BytePath): BytePath => territory.place(full);
+  const isScaffold = (full: BytePath): boolean => territory.isScaffold(territory.relative(full));
+  const bytes = toBytePath(root);
+  const resolved = resolveBytesInRoot(bytes, toBytePath(path), { followLast: true, place });
   if (resolved.stat?.isDirectory() === true && !isScaffold(resolved.path)) return;
-  if (resolved.stat !== undefined && !resolved.stat.isDirectory())
-    throw new BuildError(`${path} is not a directory`, { code: 'E_WORKDIR', where });
   const owner = resolveUser(root, user, where);
-  const missing: string[] = [];
-  for (
-    let current = resolved.path;
-    !existsSync(place(current)) || isScaffold(current);
-    current = dirname(current)
-  )
-    missing.unshift(current);
-  for (const directory of missing) {
-    if (isScaffold(directory)) territory.adopt(territory.relative(directory));
-    else mkdirSync(place(directory));
-    chmodSync(place(directory), 0o755);
-    chownSync(place(directory), owner.uid, owner.gid);
+  const missing: BytePath[] = [];
+  let nearest = resolved.path;
+  for (; lookUp(place(nearest)) === undefined || isScaffold(nearest); nearest = dirname(nearest))
+    missing.unshift(nearest);
+  if (!lstatSync(pathBuffer(place(nearest))).isDirectory())
+    throw new BuildError(`/${pathText(posix.relative(bytes, nearest))} is not a directory`, {
+      code: 'E_WORKDIR',
+      where,
+      remedy: 'Give WORKDIR another path, or remove the file in an earlier step.',
+    });
+  for (const full of missing) {
+    const directory = pathBuffer(place(full));
+    if (isScaffold(full)) territory.adopt(territory.relative(full));
+    else mkdirSync(directory);
+    chmodSync(directory, 0o755);
+    chownSync(directory, owner.uid, owner.gid);
   }
 }

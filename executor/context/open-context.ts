@@ -1,5 +1,5 @@
 import { readFile, realpath, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { systemErrorCode, UsageError } from '../../src/support/index.ts';
 import { type IgnoreRules, parseDockerignore } from './dockerignore.ts';
 
@@ -13,7 +13,7 @@ export interface BuildContext {
 /**
  * Opens a build context: a directory, as a path or `dir://path`.
  *
- * @throws UsageError for another kind of context, or when it is no directory.
+ * @throws UsageError for another kind of context, or when it is no directory; BuildError `E_DOCKERIGNORE_SYNTAX`.
  */
 export async function openContext(source: string, dockerfile: string): Promise<BuildContext> {
   const scheme = /^([a-z0-9+]+):\/\//i.exec(source)?.[1]?.toLowerCase();
@@ -35,11 +35,16 @@ export async function openContext(source: string, dockerfile: string): Promise<B
   }
   if (!(await stat(directory)).isDirectory())
     throw new UsageError(`the build context ${path} is not a directory`, { code: 'E_CONTEXT_NOT_FOUND' });
-  const text =
-    (await readIfThere(`${dockerfile}.dockerignore`)) ??
-    (await readIfThere(join(directory, '.dockerignore'))) ??
-    '';
-  return { directory, ignore: parseDockerignore(text) };
+  return { directory, ignore: await readIgnoreRules(directory, dockerfile) };
+}
+
+/** The rules of the `.dockerignore` that belongs to the Dockerfile alone, or else to the context. */
+async function readIgnoreRules(directory: string, dockerfile: string): Promise<IgnoreRules> {
+  for (const path of [`${dockerfile}.dockerignore`, join(directory, '.dockerignore')]) {
+    const text = await readIfThere(path);
+    if (text !== undefined) return parseDockerignore(text, basename(path));
+  }
+  return [];
 }
 
 /** The text of the Dockerfile. @throws UsageError `E_DOCKERFILE_NOT_FOUND`. */

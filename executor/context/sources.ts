@@ -1,8 +1,8 @@
 import { lstatSync, readdirSync, type Stats } from 'node:fs';
-import { basename, posix } from 'node:path';
-import { resolveInRoot } from '../../src/os/index.ts';
-import { BuildError } from '../../src/support/index.ts';
-import { Ignore, type IgnoreRules, patternSource } from './dockerignore.ts';
+import { posix } from 'node:path';
+import { type BytePath, pathBuffer, pathText, resolveBytesInRoot, toBytePath } from '../../src/os/index.ts';
+import { BuildError, systemErrorCode } from '../../src/support/index.ts';
+import { componentExpression, Ignore, type IgnoreRules } from './dockerignore.ts';
 
 /** A tree and what of it is asked for. Plain data that can be posted to a worker. */
 export interface SourceQuery {
@@ -20,26 +20,31 @@ export interface SourceQuery {
 /** One thing that a pattern matched. */
 export interface SourceMatch {
   /** Its path in the tree as the pattern has it. */
-  readonly name: string;
+  readonly name: BytePath;
   /** Where it really is. */
-  readonly path: string;
+  readonly path: BytePath;
   readonly stat: Stats;
-  /** For a directory, the relative paths below it that are not ignored, parents before children. */
-  readonly below: readonly string[];
+  /** For a directory, the relative paths below it that are not ignored, parents before children, by bytes. */
+  readonly below: readonly BytePath[];
 }
 
+const wildcard = /[*?[\\]/;
+
 /**
- * Finds what the patterns match, in the order of the patterns and by name within each.
+ * Finds what the patterns match, in the order of the patterns and by name within each. A pattern with wildcards may match
+ * nothing, as in BuildKit.
  *
- * @throws BuildError `E_COPY_SOURCE_NOT_FOUND` for a pattern that matches nothing.
+ * @throws BuildError `E_COPY_SOURCE_NOT_FOUND` for a name that is not there.
  */
 export function matchSources(query: SourceQuery): SourceMatch[] {
   const ignore = new Ignore(query.ignore);
+  const root = toBytePath(query.root);
   return query.patterns.flatMap((pattern) => {
     const relative = posix.normalize(`/${pattern}`).replace(/^\/+|\/+$/g, '');
-    const names = /[*?[\\]/.test(relative) ? glob(query.root, relative, ignore) : [relative];
-    const found = names.flatMap((name) => matchOne(query, name, ignore));
-    if (found.length === 0) throw notFound(query, pattern, relative, ignore);
+    const isWildcard = wildcard.test(relative);
+    const names = isWildcard ? glob(root, relative, ignore) : [toBytePath(relative)];
+    const found = names.flatMap((name) => matchOne(root, name, ignore));
+    if (found.length === 0 && !isWildcard) throw notFound(query, pattern, relative, ignore);
     return found;
   });
 }
@@ -58,21 +63,22 @@ function notFound(query: SourceQuery, pattern: string, relative: string, ignore:
   );
 }
 
-function matchOne(query: SourceQuery, name: string, ignore: Ignore): SourceMatch[] {
-  const { path, stat } = resolveInRoot(query.root, name, { followLast: true });
+function matchOne(root: BytePath, name: BytePath, ignore: Ignore): SourceMatch[] {
+  const { path, stat } = resolveBytesInRoot(root, name, { followLast: true });
   if (stat === undefined) return [];
-  if (!stat.isDirectory()) return ignore.excludes(name) ? [] : [{ name, path, stat, below: [] }];
+  const excluded = name !== '' && ignore.excludes(pathText(name));
+  if (!stat.isDirectory()) return excluded ? [] : [{ name, path, stat, below: [] }];
   const below = [...walk(path, '', name, ignore)];
-  return name !== '' && ignore.excludes(name) && below.length === 0 ? [] : [{ name, path, stat, below }];
+  return excluded && below.length === 0 ? [] : [{ name, path, stat, below }];
 }
 
 /** Paths below a directory; an excluded directory appears when something in it does not. */
-function* walk(root: string, relative: string, name: string, ignore: Ignore): Generator<string> {
+function* walk(root: BytePath, relative: BytePath, name: BytePath, ignore: Ignore): Generator<BytePath> {
   for (const entry of sortedEntries(posix.join(root, relative))) {
     const path = relative === '' ? entry.name : `${relative}/${entry.name}`;
-    const full = name === '' ? path : `${name}/${path}`;
+    const full = pathText(name === '' ? path : `${name}/${path}`);
     const excluded = ignore.excludes(full);
-    if (!entry.isDirectory()) {
+    if (!entry.isDirectory) {
       if (!excluded) yield path;
       continue;
     }
@@ -91,44 +97,50 @@ function* walk(root: string, relative: string, name: string, ignore: Ignore): Ge
   }
 }
 
-function sortedEntries(directory: string): ReturnType<typeof readEntries> {
-  return readEntries(directory).sort((a, b) => (a.name < b.name ? -1 : 1));
-}
-
-function readEntries(directory: string) {
-  return readdirSync(directory, { withFileTypes: true });
+/** What is in a directory, by bytes; nothing when it is gone since its parent was read. */
+function sortedEntries(directory: BytePath): { name: BytePath; isDirectory: boolean }[] {
+  try {
+    return readdirSync(pathBuffer(directory), { withFileTypes: true, encoding: 'buffer' })
+      .map((entry) => ({ name: toBytePath(entry.name), isDirectory: entry.isDirectory() }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 /** Expands a wildcard pattern component by component. */
-function glob(root: string, pattern: string, ignore: Ignore): string[] {
+function glob(root: BytePath, pattern: string, ignore: Ignore): BytePath[] {
   let names = [''];
   for (const component of pattern.split('/')) {
-    const expression = /[*?[\\]/.test(component)
-      ? new RegExp(`^${patternSource(component, false)}$`, 's')
-      : undefined;
+    const expression = wildcard.test(component) ? componentExpression(component) : undefined;
     names = names.flatMap((name) => {
-      const join = (entry: string): string => (name === '' ? entry : `${name}/${entry}`);
-      if (expression === undefined)
-        return resolveInRoot(root, join(component), { followLast: false }).stat === undefined
-          ? []
-          : [join(component)];
-      const { path, stat } = resolveInRoot(root, name, { followLast: true });
+      const join = (entry: BytePath): BytePath => (name === '' ? entry : `${name}/${entry}`);
+      if (expression === undefined) {
+        const next = join(toBytePath(component));
+        return resolveBytesInRoot(root, next, { followLast: false }).stat === undefined ? [] : [next];
+      }
+      const { path, stat } = resolveBytesInRoot(root, name, { followLast: true });
       if (stat?.isDirectory() !== true) return [];
-      return readdirSync(path)
-        .filter((entry) => expression.test(entry))
-        .sort()
-        .map(join);
+      return sortedEntries(path)
+        .filter((entry) => expression.test(pathText(entry.name)))
+        .map((entry) => join(entry.name));
     });
   }
-  return names.filter((name) => !ignore.prunes(name));
+  return names.filter((name) => !ignore.prunes(pathText(name)));
 }
 
 /** The name a match has at its destination. */
-export function matchBaseName(match: SourceMatch): string {
-  return basename(match.name);
+export function matchBaseName(match: SourceMatch): BytePath {
+  return posix.basename(match.name);
 }
 
-/** A file's status, not followed. */
-export function statOf(match: SourceMatch, below: string): Stats {
-  return lstatSync(posix.join(match.path, below));
+/** What is at a path, links not followed; undefined when nothing is, also because it has just gone. */
+export function lookUp(path: BytePath): Stats | undefined {
+  try {
+    return lstatSync(pathBuffer(path), { throwIfNoEntry: false });
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOTDIR') return undefined;
+    throw error;
+  }
 }

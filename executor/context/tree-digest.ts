@@ -1,10 +1,13 @@
 import { createHash, type Hash } from 'node:crypto';
-import { closeSync, lstatSync, openSync, readlinkSync, readSync, type Stats } from 'node:fs';
-import { basename, posix } from 'node:path';
+import { closeSync, openSync, readlinkSync, readSync, type Stats } from 'node:fs';
+import { posix } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
+import { imageXattrs } from '../../src/layer/index.ts';
 import { type Digest } from '../../src/oci/index.ts';
-import { getXattr } from '../../src/os/index.ts';
-import { matchSources, type SourceQuery } from './sources.ts';
+import { type BytePath, pathBuffer } from '../../src/os/index.ts';
+import { systemErrorCode } from '../../src/support/index.ts';
+import { lookUp, matchBaseName, matchSources, type SourceQuery } from './sources.ts';
+import { TreeStamp } from './tree-stamp.ts';
 
 export interface TreeDigestOptions {
   /** Whether owners count: they do where a copy keeps them, that is from a stage or image. */
@@ -17,29 +20,52 @@ export interface TreeDigestOptions {
 const chunk = Buffer.allocUnsafeSlow(1 << 18);
 const breathEvery = 16;
 
+/** What a tree held when it was read. */
+export interface TreeReading {
+  readonly digest: Digest;
+  /** Equal to that of a copy ({@link copyInto}) that took exactly this. */
+  readonly stamp: string;
+}
+
 /**
- * The digest of what the query's patterns match: names, types, modes, link targets, content, capabilities; not times.
- * Every field is framed by its length, so that no two trees give the same bytes.
+ * The digest of what a copy of the query's matches takes: names, types, modes, link targets, content, attributes; not
+ * times. Every field is framed by its length, so that no two trees give the same bytes. What vanishes while it is read
+ * counts as not there.
  *
  * @throws BuildError `E_COPY_SOURCE_NOT_FOUND`.
  */
-export async function treeDigest(query: SourceQuery, options: TreeDigestOptions): Promise<Digest> {
+export async function readTree(query: SourceQuery, options: TreeDigestOptions): Promise<TreeReading> {
   const hash = createHash('sha256');
+  const stamp = new TreeStamp();
   let since = performance.now();
   for (const match of matchSources(query)) {
-    // What is copied is a directory's content, so its own name does not count, but a file's does.
-    frame(hash, match.stat.isDirectory() ? '' : basename(match.name));
-    for (const below of ['', ...match.below]) {
+    // What is copied of a directory is its content: neither its name nor what it is itself counts.
+    if (match.stat.isDirectory()) frame(hash, '', 'content');
+    else {
+      frame(hash, pathBuffer(matchBaseName(match)));
+      stamp.add(match.stat);
+      hashEntry(hash, '', match.path, match.stat, options);
+    }
+    for (const below of match.below) {
       options.signal?.throwIfAborted();
       const path = posix.join(match.path, below);
-      hashEntry(hash, below, path, below === '' ? match.stat : lstatSync(path), options);
+      const stat = lookUp(path);
+      if (stat !== undefined) {
+        stamp.add(stat);
+        hashEntry(hash, below, path, stat, options);
+      }
       if (performance.now() - since < breathEvery) continue;
       await breathe();
       since = performance.now();
     }
     frame(hash, '\0end');
   }
-  return `sha256:${hash.digest('hex')}` as Digest;
+  return { digest: `sha256:${hash.digest('hex')}` as Digest, stamp: stamp.end() };
+}
+
+/** The digest alone of {@link readTree}. */
+export async function treeDigest(query: SourceQuery, options: TreeDigestOptions): Promise<Digest> {
+  return (await readTree(query, options)).digest;
 }
 
 function frame(hash: Hash, ...fields: readonly (string | Uint8Array)[]): void {
@@ -49,24 +75,43 @@ function frame(hash: Hash, ...fields: readonly (string | Uint8Array)[]): void {
   }
 }
 
-function hashEntry(hash: Hash, name: string, path: string, stat: Stats, options: TreeDigestOptions): void {
-  const type = stat.isFile()
-    ? 'file'
-    : stat.isDirectory()
-      ? 'directory'
-      : stat.isSymbolicLink()
-        ? 'link'
-        : `special ${stat.mode & 0o170000} ${stat.rdev}`;
-  frame(hash, name, type);
-  if (options.modes && !stat.isSymbolicLink()) frame(hash, (stat.mode & 0o7777).toString(8));
-  if (options.owners) frame(hash, `${stat.uid}:${stat.gid}`);
-  if (stat.isSymbolicLink()) frame(hash, readlinkSync(path, 'buffer'));
-  if (!stat.isFile()) return;
-  frame(hash, getXattr(path, 'security.capability') ?? '');
-  frame(hash, contentHash(path));
+function hashEntry(
+  hash: Hash,
+  name: BytePath,
+  path: BytePath,
+  stat: Stats,
+  options: TreeDigestOptions,
+): void {
+  // A copy leaves sockets out.
+  if (stat.isSocket()) return;
+  let fields: (string | Uint8Array)[];
+  try {
+    fields = entryFields(pathBuffer(path), stat, options);
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return;
+    throw error;
+  }
+  frame(hash, pathBuffer(name), ...fields);
 }
 
-function contentHash(path: string): Buffer {
+function entryFields(path: Buffer, stat: Stats, options: TreeDigestOptions): (string | Uint8Array)[] {
+  const fields: (string | Uint8Array)[] = [typeOf(stat)];
+  if (options.modes && !stat.isSymbolicLink()) fields.push((stat.mode & 0o7777).toString(8));
+  if (options.owners) fields.push(`${stat.uid}:${stat.gid}`);
+  const xattrs = imageXattrs(path);
+  fields.push(String(xattrs.size), ...[...xattrs].flat());
+  if (stat.isSymbolicLink()) fields.push(readlinkSync(path, 'buffer'));
+  if (stat.isFile()) fields.push(contentHash(path));
+  return fields;
+}
+
+function typeOf(stat: Stats): string {
+  if (stat.isFile()) return 'file';
+  if (stat.isDirectory()) return 'directory';
+  return stat.isSymbolicLink() ? 'link' : `special ${stat.mode & 0o170000} ${stat.rdev}`;
+}
+
+function contentHash(path: Buffer): Buffer {
   const hash = createHash('sha256');
   const fd = openSync(path, 'r');
   try {

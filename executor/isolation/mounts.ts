@@ -1,4 +1,15 @@
-import { chmodSync, closeSync, existsSync, lstatSync, mkdirSync, openSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmdirSync,
+  symlinkSync,
+  unlinkSync,
+} from 'node:fs';
 import { dirname, join, posix } from 'node:path';
 import {
   changeDirectory,
@@ -6,6 +17,7 @@ import {
   mountFlags,
   namespaces,
   resolveInRoot,
+  setTimes,
   unshare,
 } from '../../src/os/index.ts';
 import { systemErrorCode } from '../../src/support/index.ts';
@@ -36,12 +48,14 @@ export function mountOverlay(
   changeDirectory(space.directory);
   const lower = linkNames(space.lowerCount + (options.stubs ? 1 : 0));
   const data = `lowerdir=${lower},upperdir=upper,workdir=work,redirect_dir=off,metacopy=off,index=off`;
+  // A step may make device nodes, for they belong to some images, but not reach the machine's disks through them.
+  const flags = mountFlags.noDev;
   // What a step syncs need not reach the disk: after a crash its directory is thrown away. Linux knows this since 5.10.
   try {
-    mount('overlay', 'merged', 'overlay', 0, `${data},volatile`);
+    mount('overlay', 'merged', 'overlay', flags, `${data},volatile`);
   } catch (error) {
     if (systemErrorCode(error) !== 'EINVAL') throw error;
-    mount('overlay', 'merged', 'overlay', 0, data);
+    mount('overlay', 'merged', 'overlay', flags, data);
   }
   return join(space.directory, 'merged');
 }
@@ -49,9 +63,9 @@ export function mountOverlay(
 /** Mounts a stack of layers (lowest first) read-only at `source`. The links `s0`… have been made beside it. */
 export function mountSource(space: OverlaySpace, count: number): string {
   changeDirectory(space.directory);
-  const names = linkNames(count, 's');
-  if (count === 1) mount(join(space.directory, 's0'), 'source', null, mountFlags.bind, null);
-  else mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}`);
+  // Always an overlay, of which one layer is not enough: bound alone, a layer would show its marks of deleted files.
+  const names = `${linkNames(count, 's')}${count === 1 ? ':empty' : ''}`;
+  mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}`);
   return join(space.directory, 'source');
 }
 
@@ -87,16 +101,43 @@ export class MountPoints {
   }
 
   #make(path: string, kind: 'directory' | 'file'): void {
-    if (!existsSync(dirname(path))) this.#make(dirname(path), 'directory');
-    if (kind === 'directory') mkdirSync(path, 0o755);
-    else closeSync(openSync(path, 'wx', 0o644));
+    const parent = dirname(path);
+    if (!existsSync(parent)) this.#make(parent, 'directory');
+    keepingTimes(parent, () => {
+      if (kind === 'directory') mkdirSync(path, 0o755);
+      else closeSync(openSync(path, 'wx', 0o644));
+    });
     this.made.push(`/${posix.relative(this.#root, path)}`);
   }
 }
 
-/** Mounts /dev and /sys and the three files of the network as a container has them. /proc is mounted by the init. */
-export function mountSystem(root: string, space: OverlaySpace, points: MountPoints): void {
-  points.prepare('proc', 'directory');
+/**
+ * Takes the mount points that a step left empty out of its upper directory, so that neither its layer nor a later step has
+ * them. What the step put in their way is left alone.
+ */
+export function removeMountPoints(upper: string, made: readonly string[]): void {
+  for (const point of [...made].reverse()) {
+    const { path, stat } = resolveInRoot(upper, point, { followLast: false });
+    if (path !== join(upper, point) || stat === undefined) continue;
+    if (stat.isDirectory() ? readdirSync(path).length > 0 : !stat.isFile() || stat.size > 0) continue;
+    keepingTimes(dirname(path), () => (stat.isDirectory() ? rmdirSync(path) : unlinkSync(path)));
+  }
+}
+
+/** Changes what is in a directory without changing its times, by which a layer would count it as changed. */
+function keepingTimes(directory: string, change: () => void): void {
+  const { atimeNs, mtimeNs } = lstatSync(directory, { bigint: true });
+  change();
+  setTimes(directory, atimeNs, mtimeNs);
+}
+
+/**
+ * Mounts /dev and /sys and the three files of the network as a container has them.
+ *
+ * @returns where /proc is to be mounted, which the init does.
+ */
+export function mountSystem(root: string, space: OverlaySpace, points: MountPoints): string {
+  const proc = points.prepare('proc', 'directory');
   mountDevices(points.prepare('dev', 'directory'));
   const sys = points.prepare('sys', 'directory');
   const quiet = mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec;
@@ -107,10 +148,12 @@ export function mountSystem(root: string, space: OverlaySpace, points: MountPoin
     if (path.stat !== undefined && !path.stat.isFile()) continue;
     mount(join(space.directory, name), points.prepare(`etc/${name}`, 'file'), null, mountFlags.bind, null);
   }
+  return proc;
 }
 
 function mountDevices(dev: string): void {
-  mount('tmpfs', dev, 'tmpfs', mountFlags.noSuid | mountFlags.strictAtime, 'mode=755,size=65536k');
+  const flags = mountFlags.noSuid | mountFlags.noDev | mountFlags.strictAtime;
+  mount('tmpfs', dev, 'tmpfs', flags, 'mode=755,size=65536k');
   for (const name of devices) {
     const path = join(dev, name);
     closeSync(openSync(path, 'wx', 0o666));
@@ -147,27 +190,17 @@ function mountDevices(dev: string): void {
 
 /** Hides what /proc and /sys tell of the host, and makes its switches read-only, as runc does by default. */
 export function maskPaths(root: string): void {
-  for (const path of maskedFiles)
-    if (existsSync(join(root, path)))
-      mount(join(root, 'dev/null'), join(root, path), null, mountFlags.bind, null);
-  for (const path of maskedDirectories)
-    if (lstatSync(join(root, path), { throwIfNoEntry: false })?.isDirectory() === true)
-      mount('tmpfs', join(root, path), 'tmpfs', mountFlags.readOnly, 'size=0');
-  for (const path of readOnlyPaths) {
-    const target = join(root, path);
-    if (!existsSync(target)) continue;
-    mount(target, target, null, mountFlags.bind | mountFlags.recursive, null);
-    mount(
-      null,
-      target,
-      null,
-      mountFlags.bind |
-        mountFlags.remount |
-        mountFlags.readOnly |
-        mountFlags.noSuid |
-        mountFlags.noDev |
-        mountFlags.noExec,
-      null,
-    );
+  // The image may have links in these places, which must not lead out of it.
+  const inside = (path: string): ReturnType<typeof resolveInRoot> =>
+    resolveInRoot(root, path, { followLast: true });
+  for (const path of maskedFiles.map(inside))
+    if (path.stat !== undefined) mount(inside('dev/null').path, path.path, null, mountFlags.bind, null);
+  for (const path of maskedDirectories.map(inside))
+    if (path.stat?.isDirectory() === true) mount('tmpfs', path.path, 'tmpfs', mountFlags.readOnly, 'size=0');
+  const { bind, noDev, noExec, noSuid, readOnly, recursive, remount } = mountFlags;
+  for (const { path, stat } of readOnlyPaths.map(inside)) {
+    if (stat === undefined) continue;
+    mount(path, path, null, bind | recursive, null);
+    mount(null, path, null, bind | remount | readOnly | noSuid | noDev | noExec, null);
   }
 }

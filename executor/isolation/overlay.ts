@@ -13,6 +13,7 @@ import {
 } from '../../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
 import type { MountedSource, OverlaySpace, WorkerTask } from './messages.ts';
+import { removeMountPoints } from './mounts.ts';
 import { passOn, performTask, type TaskHooks, WorkerPool } from './task-worker.ts';
 import type {
   CopySource,
@@ -126,12 +127,13 @@ class OverlayRootfs implements Rootfs {
     return result as RunResult;
   }
 
-  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<void> {
+  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string> {
     const space = await this.#open();
     const mounted = await mountedSource(space, source);
-    await this.#guard(() =>
+    const { result } = await this.#guard(() =>
       this.#isolation.perform({ kind: 'copy', space, source: mounted, request }, { signal }),
     );
+    return result as string;
   }
 
   async makeDirectory(path: string, user: string, where: string, signal?: AbortSignal): Promise<void> {
@@ -142,7 +144,9 @@ class OverlayRootfs implements Rootfs {
   async seal(): Promise<SealedStep> {
     const space = await this.#open();
     const upper = join(space.directory, 'upper');
-    const diff = { upper, lowers: this.#lowers, mountPoints: [...this.#mountPoints] };
+    removeMountPoints(upper, [...this.#mountPoints]);
+    this.#mountPoints.clear();
+    const diff = { upper, lowers: this.#lowers };
     this.#lowers = [upper, ...this.#lowers];
     this.#space = undefined;
     return {

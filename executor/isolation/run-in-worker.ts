@@ -41,9 +41,9 @@ export class ContainerRun {
     enterNamespaces('processes');
     const root = mountOverlay(this.#space, { stubs: true });
     const points = new MountPoints(root);
-    mountSystem(root, this.#space, points);
+    const proc = mountSystem(root, this.#space, points);
     this.mountPoints = points.made;
-    const init = await this.#startInit(root);
+    const init = await this.#startInit(proc);
     const ended = new Promise<void>((resolve) => init.once('exit', () => resolve()));
     try {
       maskPaths(root);
@@ -77,9 +77,9 @@ export class ContainerRun {
    * the end of its input: when the executor stops the step or dies, even by kill -9, it ends and everything in the
    * namespace with it. It keeps all capabilities, so that the step, which has fewer, may not look into it.
    */
-  async #startInit(root: string): Promise<ChildProcess> {
-    const script = 'mount -t proc -o nosuid,nodev,noexec proc "$1/proc" && echo ready && read -r _';
-    const init = spawn('/bin/sh', ['-c', script, 'init', root], {
+  async #startInit(proc: string): Promise<ChildProcess> {
+    const script = 'mount -t proc -o nosuid,nodev,noexec proc "$1" && echo ready && read -r _';
+    const init = spawn('/bin/sh', ['-c', script, 'init', proc], {
       stdio: ['pipe', 'pipe', 'pipe'],
       cwd: '/',
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },

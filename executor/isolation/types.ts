@@ -58,8 +58,12 @@ export interface RunOptions {
 export interface Rootfs extends AsyncDisposable {
   /** Runs a command. @throws BuildError when it cannot be started; an exit code is a result. */
   run(step: RunStep, options: RunOptions): Promise<RunResult>;
-  /** Carries out COPY or ADD; for `layers` the request's root is replaced by where their files are. */
-  copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<void>;
+  /**
+   * Carries out COPY or ADD; for `layers` the request's root is replaced by where their files are.
+   *
+   * @returns what `copyInto` does: the stamp of what was copied.
+   */
+  copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string>;
   /** Makes a directory with its parents (WORKDIR); one that is there stays as it is. */
   makeDirectory(path: string, user: string, where: string, signal?: AbortSignal): Promise<void>;
   /** Ends the layer: what changed since the last seal. Later steps go to the next one. */

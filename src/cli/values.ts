@@ -24,6 +24,47 @@ export function parseSeconds(text: string): number {
   return seconds;
 }
 
+/** Decimal and binary units of sizes; a bare letter is decimal, as registries and cloud bills count. */
+const sizeUnits: Readonly<Record<string, number>> = {
+  '': 1,
+  k: 1e3,
+  m: 1e6,
+  g: 1e9,
+  t: 1e12,
+  ki: 1024,
+  mi: 1024 ** 2,
+  gi: 1024 ** 3,
+  ti: 1024 ** 4,
+};
+
+/** A size such as `512MB`, `1.5GiB` or `20G`, in bytes. */
+export function parseSize(text: string): number {
+  const match = /^([0-9]+(?:\.[0-9]+)?)\s?(|[kmgt]i?)b?$/i.exec(text);
+  const unit = sizeUnits[(match?.[2] ?? '').toLowerCase()];
+  const bytes = Math.round(Number(match?.[1]) * (unit ?? 1));
+  if (match === null || unit === undefined || !Number.isSafeInteger(bytes))
+    throw new UsageError(`"${text}" is not a size`, { remedy: 'Write it as 512MB, 1.5GiB or 20G.' });
+  return bytes;
+}
+
+/** A size, or a part of a whole that is only known later. */
+export type SizeOrShare = { readonly bytes: number } | { readonly share: number };
+
+/** A size as {@link parseSize} reads it, or a percentage such as `10%`. */
+export function parseSizeOrShare(text: string): SizeOrShare {
+  const percent = /^([0-9]+(?:\.[0-9]+)?)%$/.exec(text)?.[1];
+  if (percent === undefined) return { bytes: parseSize(text) };
+  if (Number(percent) > 100) throw new UsageError(`"${text}" is more than the whole`, {});
+  return { share: Number(percent) / 100 };
+}
+
+/** Bytes a second: a size, with or without `/s`. */
+export function parseRate(text: string): number {
+  const rate = parseSize(text.replace(/\/s$/, ''));
+  if (rate === 0) throw new UsageError(`"${text}" would move nothing`, { remedy: 'Write it as 20MB/s.' });
+  return rate;
+}
+
 /** `name=value` pairs; a name alone takes its value from the environment, as Docker's `--build-arg` does. */
 export function parsePairs(entries: readonly string[], flag: string): Map<string, string> {
   const pairs = new Map<string, string>();

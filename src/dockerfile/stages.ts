@@ -142,10 +142,11 @@ function resolveStage(dockerfile: Dockerfile, stage: Stage, lookup: Lookup, want
       where,
       remedy: 'Give the ARG a default, or set it with --build-arg.',
     });
-  const platform =
+  const given =
     stage.from.platform === undefined
-      ? wanted
-      : parsePlatform(expandAt(dockerfile, stage.from.line, stage.from.platform, lookup));
+      ? undefined
+      : expandAt(dockerfile, stage.from.line, stage.from.platform, lookup);
+  const platform = given === undefined ? wanted : atLine(where, () => parsePlatform(given));
   const sources = new Map<unknown, Origin>();
   for (const instruction of stage.instructions) {
     if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
@@ -185,8 +186,13 @@ function originOf(dockerfile: Dockerfile, stage: Stage, name: string): Origin {
 
 /** A name that no registry could have is a mistake of the Dockerfile, told before anything is asked. */
 function requireReference(name: string, where: string): void {
+  atLine(where, () => parseReference(name));
+}
+
+/** Gives what the command line's own parsers refuse the place in the Dockerfile. */
+function atLine<Value>(where: string, parse: () => Value): Value {
   try {
-    parseReference(name);
+    return parse();
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     throw new BuildError(error.message, { code: error.code, where, remedy: error.remedy });

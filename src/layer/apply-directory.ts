@@ -18,10 +18,10 @@ import {
 import { makeNode, OpenDirectory, setTimes, setXattr, status, statusSize } from '../os/index.ts';
 import { systemErrorCode } from '../support/index.ts';
 import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
-import { keptXattrs } from './entries.ts';
 import { LayerProblems } from './layer-problems.ts';
 import type { Territory } from './territory.ts';
 import type { EntryFacts } from './tree-state.ts';
+import { imageXattrs } from './xattrs.ts';
 
 /**
  * Applies an unpacked layer in overlayfs form to a tree: what it has is copied, what it marks as deleted is removed.
@@ -185,7 +185,7 @@ class DirectoryApplier {
   }
 
   #copyXattrs(path: string, target: Buffer): void {
-    for (const [name, value] of keptXattrs(this.#from(path)))
+    for (const [name, value] of imageXattrs(this.#from(path)))
       this.problems.attempt('attribute', path, () => {
         try {
           setXattr(target, name, value);

@@ -1,9 +1,8 @@
-import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from 'node:fs';
-import { deviceNumbers, getXattr } from '../os/index.ts';
+import { type BigIntStats, constants, lstatSync, readdirSync, readlinkSync } from 'node:fs';
+import { type BytePath, deviceNumbers, getXattr, pathBuffer, toBytePath } from '../os/index.ts';
 import {
   type Change,
   EntryMaker,
-  keptXattrs,
   opaqueName,
   sameContent,
   sameXattrs,
@@ -11,6 +10,7 @@ import {
   whiteoutPrefix,
 } from './entries.ts';
 import type { EntryFacts } from './tree-state.ts';
+import { imageXattrs } from './xattrs.ts';
 
 export interface DiffRequest {
   /** An overlayfs upper directory that nothing writes to any more. */
@@ -35,13 +35,9 @@ export interface DiffRequest {
  */
 export function* overlayChanges(request: DiffRequest): Generator<Change> {
   const walk = new DiffWalk(request);
-  const root = walk.directory('', request.lowers.map(latin1));
-  // The root itself has no entry unless it changed, which only a chmod or chown of `/` can do.
-  yield* root.children;
-}
-
-function latin1(path: string): string {
-  return Buffer.from(path).toString('latin1');
+  const lowers = request.lowers.map(toBytePath);
+  yield* walk.rootChange(lowers[0]);
+  yield* walk.directory('', lowers).children;
 }
 
 class DiffWalk {
@@ -51,10 +47,23 @@ class DiffWalk {
   readonly #entries: EntryMaker;
 
   constructor(request: DiffRequest) {
-    this.#upper = latin1(request.upper);
-    this.#mountPoints = new Set((request.mountPoints ?? []).map((path) => latin1(path.replace(/^\/+/, ''))));
+    this.#upper = toBytePath(request.upper);
+    this.#mountPoints = new Set(
+      (request.mountPoints ?? []).map((path) => toBytePath(path.replace(/^\/+/, ''))),
+    );
     this.#entries = new EntryMaker(request.clampTime);
     this.#opaque = `${request.overlayPrefix ?? 'trusted.overlay.'}opaque`;
+  }
+
+  /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
+  rootChange(lower: BytePath | undefined): Change[] {
+    const stat = lstatSync(this.#bytes(''), { bigint: true });
+    const before =
+      lower === undefined
+        ? { mode: BigInt(constants.S_IFDIR | 0o755), uid: 0n, gid: 0n }
+        : lstatSync(pathBuffer(lower), { bigint: true });
+    if (stat.mode === before.mode && stat.uid === before.uid && stat.gid === before.gid) return [];
+    return [this.#entries.makeRoot(this.#bytes(''), factsOf(stat))];
   }
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
@@ -63,15 +72,13 @@ class DiffWalk {
     const below = opaque ? [] : lowers;
     const children: Change[] = [];
     if (opaque && lowers.length > 0) children.push(whiteout(path, opaqueName));
-    const names = readdirSync(this.#bytes(path), { encoding: 'buffer' })
-      .map((name) => name.toString('latin1'))
-      .sort();
+    const names = readdirSync(this.#bytes(path), { encoding: 'buffer' }).map(toBytePath).sort();
     for (const name of names) children.push(...this.#child(path, name, below));
     return { children, opaque };
   }
 
   #bytes(path: string): Buffer {
-    return Buffer.from(path === '' ? this.#upper : `${this.#upper}/${path}`, 'latin1');
+    return pathBuffer(path === '' ? this.#upper : `${this.#upper}/${path}`);
   }
 
   #child(parent: string, name: string, lowers: readonly string[]): Change[] {
@@ -97,8 +104,8 @@ class DiffWalk {
       !opaque &&
       below !== undefined &&
       lower.nearest === below &&
-      sameMetadata(stat, lstatSync(Buffer.from(below, 'latin1'), { bigint: true })) &&
-      sameXattrs(change.entry.xattrs, keptXattrs(Buffer.from(below, 'latin1')));
+      sameMetadata(stat, lstatSync(pathBuffer(below), { bigint: true })) &&
+      sameXattrs(change.entry.xattrs, imageXattrs(pathBuffer(below)));
     return same && children.length === 0 ? [] : [change, ...children];
   }
 
@@ -108,11 +115,11 @@ class DiffWalk {
   }
 
   #unchanged(path: string, stat: BigIntStats, { entry }: Change, lowerPath: string): boolean {
-    const lowerBytes = Buffer.from(lowerPath, 'latin1');
+    const lowerBytes = pathBuffer(lowerPath);
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
     if (!sameMetadata(stat, lower) || stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
-    if (!sameXattrs(entry.xattrs, keptXattrs(lowerBytes))) return false;
+    if (!sameXattrs(entry.xattrs, imageXattrs(lowerBytes))) return false;
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }
@@ -141,7 +148,7 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
   let nearest: string | undefined;
   for (const lower of lowers) {
     const path = `${lower}/${name}`;
-    const stat = lstatSync(Buffer.from(path, 'latin1'), { throwIfNoEntry: false });
+    const stat = lstatSync(pathBuffer(path), { throwIfNoEntry: false });
     if (stat === undefined) continue;
     if (stat.isCharacterDevice() && stat.rdev === 0) break;
     if (!stat.isDirectory()) {
@@ -150,7 +157,7 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
     }
     nearest ??= path;
     directories.push(path);
-    if (getXattr(Buffer.from(path, 'latin1'), opaque)?.toString() === 'y') break;
+    if (getXattr(pathBuffer(path), opaque)?.toString() === 'y') break;
   }
   return { nearest, directories };
 }

@@ -1,11 +1,12 @@
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, constants, lstatSync, openSync, readlinkSync, readSync, type Stats } from 'node:fs';
-import { keptXattrs, isKeptXattr, sameContent, sameXattrs, typeOf, type Xattrs } from './entries.ts';
+import { sameContent, sameXattrs, typeOf, type Xattrs } from './entries.ts';
 import type { LayerSource } from './layer-source.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
 import type { Territory } from './territory.ts';
 import type { TreeChanges } from './tree-changes.ts';
 import { readArchive } from './unpack.ts';
+import { imageXattrs, isImageXattr } from './xattrs.ts';
 
 /**
  * Takes those uncertain entries off the changes whose content and attributes are what the layers say: a file that was
@@ -60,7 +61,7 @@ function statInLayer(root: string, path: string): Stats | undefined {
 function sameAsFile(place: Buffer, earlierPlace: Buffer, earlier: Stats): boolean {
   const now = lstatSync(place);
   if ((now.mode & constants.S_IFMT) !== (earlier.mode & constants.S_IFMT)) return false;
-  if (!sameXattrs(keptXattrs(place), keptXattrs(earlierPlace))) return false;
+  if (!sameXattrs(imageXattrs(place), imageXattrs(earlierPlace))) return false;
   if (now.isSymbolicLink()) return readlinkSync(place, 'buffer').equals(readlinkSync(earlierPlace, 'buffer'));
   return !now.isFile() || sameContent(place, earlierPlace);
 }
@@ -94,8 +95,8 @@ async function compareWithArchive(
 
 function sameAsEntry(place: Buffer, { entry, content }: ArchivedEntry): boolean {
   if (typeOf(lstatSync(place).mode) !== entry.type) return false;
-  const kept: Xattrs = new Map([...entry.xattrs].filter(([name]) => isKeptXattr(name)));
-  if (!sameXattrs(keptXattrs(place), kept)) return false;
+  const kept: Xattrs = new Map([...entry.xattrs].filter(([name]) => isImageXattr(name)));
+  if (!sameXattrs(imageXattrs(place), kept)) return false;
   if (entry.type === 'symlink') return readlinkSync(place, 'buffer').equals(entry.link);
   return entry.type !== 'file' || contentHash(place) === content;
 }
@@ -121,6 +122,8 @@ function entryPath(path: Buffer): string {
     .join('/');
 }
 
+const zeros = Buffer.alloc(1 << 16);
+
 /** Remembers the entries of some paths, and the digests of their content. */
 class EntryCollector implements TarHandler {
   readonly found = new Map<string, ArchivedEntry>();
@@ -141,6 +144,10 @@ class EntryCollector implements TarHandler {
 
   data(chunk: Buffer): void {
     this.#current?.hash.update(chunk);
+  }
+
+  hole(length: number): void {
+    for (let left = length; left > 0; left -= zeros.length) this.data(zeros.subarray(0, left));
   }
 
   end(): void {

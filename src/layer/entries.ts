@@ -1,8 +1,9 @@
 import { closeSync, constants, openSync, readlinkSync, readSync } from 'node:fs';
-import { getXattr, listXattrs } from '../os/index.ts';
+import { type BytePath, pathBuffer, pathText } from '../os/index.ts';
 import { BuildError } from '../support/index.ts';
 import type { TarEntry, TarEntryType } from './tar-reader.ts';
 import type { EntryFacts } from './tree-state.ts';
+import { imageXattrs } from './xattrs.ts';
 
 /** One entry of a layer about to be written, and where its content is. */
 export interface Change {
@@ -32,14 +33,14 @@ export class EntryMaker {
   }
 
   /**
-   * @param path its name in the layer (latin1).
+   * @param path its name in the layer.
    * @param inode its number when it may have other names, that is for a file with more than one link.
    * @throws BuildError `E_RESERVED_NAME` for a name that begins with `.wh.`, which no layer can hold.
    */
-  make(path: string, place: Buffer, facts: EntryFacts, inode: bigint | undefined): Change {
+  make(path: BytePath, place: Buffer, facts: EntryFacts, inode: bigint | undefined): Change {
     checkName(path);
     const type = typeOf(facts.mode);
-    const name = Buffer.from(type === 'directory' ? `${path}/` : path, 'latin1');
+    const name = pathBuffer(type === 'directory' ? `${path}/` : path);
     const first = inode === undefined ? undefined : this.#links.get(inode);
     if (inode !== undefined && first === undefined) this.#links.set(inode, name);
     const entry: TarEntry = {
@@ -53,16 +54,22 @@ export class EntryMaker {
       modified: this.#clamp !== undefined && facts.modified > this.#clamp ? this.#clamp : facts.modified,
       major: type === 'character' || type === 'block' ? facts.major : 0,
       minor: type === 'character' || type === 'block' ? facts.minor : 0,
-      xattrs: first === undefined ? keptXattrs(place) : noXattrs,
+      xattrs: first === undefined ? imageXattrs(place) : noXattrs,
     };
     return entry.size > 0 ? { entry, content: place } : { entry };
   }
+
+  /** The entry of the root directory itself. */
+  makeRoot(place: Buffer, facts: EntryFacts): Change {
+    const { entry } = this.make('', place, facts, undefined);
+    return { entry: { ...entry, path: Buffer.from('./') } };
+  }
 }
 
-function checkName(path: string): void {
+function checkName(path: BytePath): void {
   if (!path.startsWith(whiteoutPrefix, path.lastIndexOf('/') + 1)) return;
   throw new BuildError(
-    `the file /${Buffer.from(path, 'latin1').toString()} cannot be in an image: names beginning with .wh. mark deleted files`,
+    `the file /${pathText(path)} cannot be in an image: names beginning with .wh. mark deleted files`,
     { code: 'E_RESERVED_NAME', remedy: 'Remove or rename it in the step that makes it.' },
   );
 }
@@ -85,9 +92,9 @@ export function typeOf(mode: number): TarEntryType {
 }
 
 /** The entry that hides a name of the layers below, or with {@link opaqueName} all of them in a directory. */
-export function whiteout(parent: string, name: string): Change {
+export function whiteout(parent: BytePath, name: BytePath): Change {
   const entry: TarEntry = {
-    path: Buffer.from(parent === '' ? name : `${parent}/${name}`, 'latin1'),
+    path: pathBuffer(parent === '' ? name : `${parent}/${name}`),
     link: nothing,
     type: 'file',
     mode: 0,
@@ -100,23 +107,6 @@ export function whiteout(parent: string, name: string): Change {
     xattrs: noXattrs,
   };
   return { entry };
-}
-
-/** Whether a layer keeps an attribute: capabilities, ACLs and the users' own; not those of overlayfs or of the host's security modules. */
-export function isKeptXattr(name: string): boolean {
-  return (
-    name === 'security.capability' ||
-    name.startsWith('system.posix_acl_') ||
-    (name.startsWith('user.') && !name.startsWith('user.overlay.'))
-  );
-}
-
-/** The attributes of a file that a layer keeps. */
-export function keptXattrs(place: Buffer): Xattrs {
-  const names = listXattrs(place).filter(isKeptXattr);
-  return names.length === 0
-    ? noXattrs
-    : new Map(names.map((name) => [name, getXattr(place, name) ?? nothing]));
 }
 
 export function sameXattrs(a: Xattrs, b: Xattrs): boolean {

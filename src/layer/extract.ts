@@ -4,7 +4,8 @@ import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { PassThrough, type Duplex, Duplex as DuplexStream } from 'node:stream';
-import { BuildError, systemErrorCode } from '../support/index.ts';
+import type { PathBytes } from '../os/index.ts';
+import { BuildError, KilnError, systemErrorCode } from '../support/index.ts';
 import { TarReader } from './tar-reader.ts';
 import type { Territory } from './territory.ts';
 import { TreeWriter } from './tree-writer.ts';
@@ -18,7 +19,7 @@ const magics: readonly (readonly [ArchiveCompression, readonly number[]])[] = [
   ['xz', [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
 ];
 
-function readStart(file: string, length: number): Buffer {
+function readStart(file: PathBytes, length: number): Buffer {
   const fd = openSync(file, 'r');
   try {
     const bytes = Buffer.alloc(length);
@@ -70,7 +71,7 @@ function external(program: 'bzip2' | 'xz'): Duplex {
 }
 
 /** True when a file is a tar archive that ADD unpacks: plain, or compressed by gzip, bzip2, xz or zstd. */
-export async function isTarArchive(file: string): Promise<boolean> {
+export async function isTarArchive(file: PathBytes): Promise<boolean> {
   const start = readStart(file, 512);
   const compression = compressionOf(start);
   if (compression === 'none') return isTarHeader(start);
@@ -103,17 +104,22 @@ function isTarHeader(start: Buffer): boolean {
  * Unpacks an archive of any kind that {@link isTarArchive} knows below `destination` in the tree `root`, on the calling
  * thread. The destination keeps its own mode and owner.
  *
- * @param territory where the tree's files are, when not all of them are below the root.
- * @throws KilnError `E_TAR_UNSAFE`, `E_TAR_MALFORMED`; BuildError `E_ARCHIVE_DECODER` when a program is missing.
+ * @param options `owner`: who everything in the archive is to belong to, default its own owners; `territory`: where the tree's
+ *   files are, when not all of them are below the root.
+ * @throws BuildError `E_TAR_UNSAFE`, `E_TAR_MALFORMED`, `E_ARCHIVE_DAMAGED`; `E_ARCHIVE_DECODER` when a program is missing.
  */
 export async function extractTar(
-  file: string,
+  file: PathBytes,
   root: string,
   destination: string,
-  territory?: Territory,
+  options: {
+    readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
+    readonly territory?: Territory;
+  } = {},
 ): Promise<void> {
-  const writer = new TreeWriter({ root, destination, whiteouts: 'none' }, territory);
-  const reader = new TarReader(writer);
+  const { owner, territory } = options;
+  const writer = new TreeWriter({ root, destination, whiteouts: 'none', owner }, territory);
+  const reader = new TarReader(writer, { sparse: true });
   try {
     await pipeline(
       createReadStream(file),
@@ -126,6 +132,9 @@ export async function extractTar(
     writer.finish();
   } catch (error) {
     writer.abort();
+    // What is wrong with an archive of the context is the build's fault, not a registry's.
+    if (error instanceof KilnError && error.category === 'registry')
+      throw new BuildError(error.message, { code: error.code, remedy: error.remedy, cause: error.cause });
     throw error;
   }
 }

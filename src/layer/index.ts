@@ -4,7 +4,6 @@ export { childPath, namesIn, removeTree } from './clear-tree.ts';
 export { decompress } from './decompress.ts';
 export { waitForLaterChanges } from './clock.ts';
 export { clearUnchanged } from './earlier.ts';
-export { isKeptXattr } from './entries.ts';
 export { extractTar, isTarArchive } from './extract.ts';
 export type { Layer } from './layer.ts';
 export { LayerProblems } from './layer-problems.ts';
@@ -21,3 +20,4 @@ export {
   writeLayer,
   type WriteLayerRequest,
 } from './write-layer.ts';
+export { imageXattrs, isImageXattr } from './xattrs.ts';

@@ -1,4 +1,5 @@
 import { KilnError } from '../support/index.ts';
+import { SparseContent, type SparsePiece, sparsePieces } from './sparse.ts';
 
 /** One entry of a tar stream, headers of all dialects merged. Names are bytes: a tar need not be UTF-8. */
 export interface TarEntry {
@@ -9,7 +10,7 @@ export interface TarEntry {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** Bytes of content that follow in the archive. */
+  /** Bytes of content. */
   readonly size: number;
   /** Modification time in nanoseconds since the epoch. */
   readonly modified: bigint;
@@ -25,6 +26,8 @@ export interface TarHandler {
   entry(entry: TarEntry): void;
   /** Content of the last entry, in pieces. */
   data(chunk: Buffer): void;
+  /** So many zero bytes of the last entry's content come next. */
+  hole(length: number): void;
   /** The last entry is complete. */
   end(): void;
 }
@@ -37,6 +40,7 @@ const types: Readonly<Record<string, TarEntryType | undefined>> = {
   '0': 'file',
   '\0': 'file',
   '7': 'file',
+  S: 'file',
   '1': 'hardlink',
   '2': 'symlink',
   '3': 'character',
@@ -59,8 +63,9 @@ function malformed(why: string): KilnError {
  */
 export class TarReader {
   readonly #handler: TarHandler;
+  readonly #sparseAllowed: boolean;
   #pending = Buffer.alloc(0);
-  #state: 'header' | 'content' | 'padding' | 'meta' | 'end' = 'header';
+  #state: 'header' | 'sparse-map' | 'content' | 'padding' | 'meta' | 'end' = 'header';
   #remaining = 0;
   #padding = 0;
   #meta: { kind: 'x' | 'g' | 'L' | 'K'; chunks: Buffer[] } | undefined;
@@ -69,8 +74,17 @@ export class TarReader {
   #longName: Buffer | undefined;
   #longLink: Buffer | undefined;
 
-  constructor(handler: TarHandler) {
+  #sparse: SparseContent | undefined;
+  /** An entry in GNU's old sparse format whose map goes on in further headers. */
+  #unfinished: { entry: TarEntry; archived: number; numbers: number[] } | undefined;
+
+  /**
+   * @param options.sparse whether GNU's sparse files are allowed: not in layers of images, where a few bytes could stand
+   *   for more than any disk holds.
+   */
+  constructor(handler: TarHandler, options: { readonly sparse: boolean } = { sparse: false }) {
     this.#handler = handler;
+    this.#sparseAllowed = options.sparse;
   }
 
   /** Takes the next bytes. @throws KilnError `E_TAR_MALFORMED`. */
@@ -99,6 +113,11 @@ export class TarReader {
       this.#header(rest.subarray(0, block));
       return block;
     }
+    if (this.#state === 'sparse-map') {
+      if (rest.length < block) return 0;
+      this.#sparseHeader(rest.subarray(0, block));
+      return block;
+    }
     const length = Math.min(rest.length, this.#state === 'padding' ? this.#padding : this.#remaining);
     if (this.#state === 'padding') {
       this.#padding -= length;
@@ -107,6 +126,7 @@ export class TarReader {
     }
     const piece = rest.subarray(0, length);
     if (this.#state === 'meta') this.#meta?.chunks.push(Buffer.from(piece));
+    else if (this.#sparse !== undefined) this.#sparse.write(piece);
     else this.#handler.data(piece);
     this.#remaining -= length;
     if (this.#remaining === 0) this.#contentDone();
@@ -115,7 +135,11 @@ export class TarReader {
 
   #contentDone(): void {
     if (this.#state === 'meta') this.#applyMeta();
-    else this.#handler.end();
+    else {
+      this.#sparse?.end();
+      this.#sparse = undefined;
+      this.#handler.end();
+    }
     this.#state = this.#padding > 0 ? 'padding' : 'header';
   }
 
@@ -143,10 +167,73 @@ export class TarReader {
     const type = types[flag];
     if (type === undefined) throw malformed(`entries of type ${JSON.stringify(flag)} are not supported`);
     const entry = this.#entry(header, type, size);
+    const sparse = this.#sparseRecords();
     this.#local.clear();
     this.#longName = this.#longLink = undefined;
+    if ((sparse !== undefined || flag === 'S') && !this.#sparseAllowed)
+      throw malformed('sparse entries are not allowed in image layers');
+    if (flag === 'S') this.#oldSparse(header, entry);
+    else if (sparse === undefined) this.#startEntry(entry, entry.size);
+    else
+      this.#startSparse(
+        { ...entry, path: sparse.path ?? entry.path },
+        entry.size,
+        sparse.size,
+        sparse.pieces,
+      );
+  }
+
+  #startEntry(entry: TarEntry, archived: number): void {
     this.#handler.entry(entry);
-    this.#startContent('content', entry.size);
+    this.#startContent('content', archived);
+  }
+
+  #startSparse(entry: TarEntry, archived: number, size: number, pieces: SparsePiece[] | undefined): void {
+    this.#sparse = new SparseContent(size, pieces, this.#handler);
+    this.#startEntry({ ...entry, size }, archived);
+  }
+
+  /** What PAX headers say of a sparse file; undefined for any other. */
+  #sparseRecords():
+    { path: Buffer | undefined; size: number; pieces: SparsePiece[] | undefined } | undefined {
+    const text = (name: string): string | undefined =>
+      this.#local.get(`GNU.sparse.${name}`)?.toString('latin1');
+    const sizeText = text('realsize') ?? text('size');
+    if (sizeText === undefined) return undefined;
+    const size = Number(sizeText);
+    if (!/^[0-9]+$/.test(sizeText) || !Number.isSafeInteger(size))
+      throw malformed(`the size of a sparse file is ${JSON.stringify(sizeText)}`);
+    const map = text('map');
+    const numbers = map === undefined || map === '' ? [] : map.split(',').map(Number);
+    return {
+      path: this.#local.get('GNU.sparse.name'),
+      size,
+      pieces: text('major') === '1' ? undefined : sparsePieces(numbers, size),
+    };
+  }
+
+  /** GNU's old format has four pieces in the header, and further headers with more. */
+  #oldSparse(header: Buffer, entry: TarEntry): void {
+    const unfinished = { entry, archived: entry.size, numbers: readPieces(header, 386, 4) };
+    const size = readNumber(header, 483, 12);
+    this.#unfinished = { ...unfinished, entry: { ...entry, size } };
+    if (header[482] === 0) this.#finishOldSparse();
+    else this.#state = 'sparse-map';
+  }
+
+  #sparseHeader(header: Buffer): void {
+    const numbers = this.#unfinished?.numbers ?? [];
+    if (numbers.length > maximumHeader) throw malformed('the map of a sparse file is too long');
+    numbers.push(...readPieces(header, 0, 21));
+    if (header[504] === 0) this.#finishOldSparse();
+  }
+
+  #finishOldSparse(): void {
+    const unfinished = this.#unfinished;
+    if (unfinished === undefined) return;
+    this.#unfinished = undefined;
+    const { entry, archived, numbers } = unfinished;
+    this.#startSparse(entry, archived, entry.size, sparsePieces(numbers, entry.size));
   }
 
   #entry(header: Buffer, type: TarEntryType, headerSize: number): TarEntry {
@@ -158,8 +245,6 @@ export class TarReader {
         throw malformed(`${name} is ${JSON.stringify(text)}`);
       return Number(text);
     };
-    for (const name of this.#local.keys())
-      if (name.startsWith('GNU.sparse.')) throw malformed('sparse entries are not allowed in image layers');
     const xattrs = new Map<string, Buffer>();
     for (const source of [this.#global, this.#local])
       for (const [name, value] of source)
@@ -196,8 +281,26 @@ export class TarReader {
     else if (meta.kind === 'K') this.#longLink = trimNul(bytes);
     else
       for (const [name, value] of parseRecords(bytes))
-        (meta.kind === 'x' ? this.#local : this.#global).set(name, value);
+        if (name === 'GNU.sparse.offset' || name === 'GNU.sparse.numbytes') this.#addToSparseMap(value);
+        else (meta.kind === 'x' ? this.#local : this.#global).set(name, value);
   }
+
+  /** PAX 0.0 repeats two records for each piece; later versions have all numbers in one. */
+  #addToSparseMap(number: Buffer): void {
+    const map = this.#local.get('GNU.sparse.map');
+    this.#local.set(
+      'GNU.sparse.map',
+      map === undefined ? number : Buffer.concat([map, Buffer.from(','), number]),
+    );
+  }
+}
+
+/** Offset and length of up to so many pieces of a sparse file; the first that is all zeros ends them. */
+function readPieces(header: Buffer, start: number, count: number): number[] {
+  const numbers: number[] = [];
+  for (let at = start; at < start + 24 * count && header[at] !== 0; at += 24)
+    numbers.push(readNumber(header, at, 12), readNumber(header, at + 12, 12));
+  return numbers;
 }
 
 function checkSum(header: Buffer): void {

@@ -1,4 +1,5 @@
 import { mkdirSync } from 'node:fs';
+import { type BytePath, pathBuffer, toBytePath } from '../os/index.ts';
 
 export interface TerritoryOptions {
   /** The directory that is `/` of the tree. */
@@ -11,9 +12,9 @@ export interface TerritoryOptions {
 
 /** A directory with mounts in it that was moved. */
 export interface Relocation {
-  /** Paths in the tree (latin1). */
-  readonly from: string;
-  readonly to: string;
+  /** Paths in the tree. */
+  readonly from: BytePath;
+  readonly to: BytePath;
 }
 
 /**
@@ -21,10 +22,10 @@ export interface Relocation {
  * container has paths that belong to the container: mounts, Kiln itself, the build context. What the image has there
  * lies in a directory aside, the shadow, and every path is looked up here before it is touched.
  *
- * Paths are relative, with one character a byte (latin1), and never hold `..`.
+ * Paths are relative, unless something else is said, and never hold `..`.
  */
 export class Territory {
-  readonly root: string;
+  readonly root: BytePath;
   /** What had to be moved so that something else could take its place, in order. */
   readonly relocations: Relocation[] = [];
   readonly #shadow: string | undefined;
@@ -35,9 +36,9 @@ export class Territory {
   readonly #scaffold = new Set<string>();
 
   constructor(options: TerritoryOptions) {
-    this.root = latin1(options.root).replace(/\/+$/, '');
-    this.#shadow = options.shadow === undefined ? undefined : latin1(options.shadow);
-    const paths = (options.exclusions ?? []).map((path) => latin1(path).replace(/^\/+|\/+$/g, '')).sort();
+    this.root = toBytePath(options.root).replace(/\/+$/, '');
+    this.#shadow = options.shadow === undefined ? undefined : toBytePath(options.shadow);
+    const paths = (options.exclusions ?? []).map((path) => toBytePath(path).replace(/^\/+|\/+$/g, '')).sort();
     for (const path of paths) this.#exclude(path);
     for (const directory of this.#ancestors.keys()) this.#scaffold.add(directory);
     this.#scaffold.delete('');
@@ -46,7 +47,7 @@ export class Territory {
   /**
    * Says that what leads to excluded paths was moved from one directory of the tree to another, the excluded paths with it.
    */
-  moved(from: string, to: string, relocations: readonly Relocation[]): void {
+  moved(from: BytePath, to: BytePath, relocations: readonly Relocation[]): void {
     this.relocations.push(...relocations);
     const paths = this.exclusions.map((path) =>
       path.startsWith(`${from}/`) ? `${to}${path.slice(from.length)}` : path,
@@ -63,7 +64,7 @@ export class Territory {
     this.prepare();
   }
 
-  #exclude(path: string): void {
+  #exclude(path: BytePath): void {
     if (path === '' || this.isExcluded(path)) return;
     this.#excluded.add(path);
     for (let [parent, name] = splitLast(path); ; [parent, name] = splitLast(parent)) {
@@ -75,7 +76,7 @@ export class Territory {
   }
 
   /** The excluded paths, none of them inside another. */
-  get exclusions(): readonly string[] {
+  get exclusions(): readonly BytePath[] {
     return [...this.#excluded];
   }
 
@@ -83,11 +84,11 @@ export class Territory {
   prepare(): void {
     for (const [directory, names] of this.#ancestors)
       if (names.length > 0)
-        mkdirSync(bytes(join(this.#shadow ?? '', directory)), { recursive: true, mode: 0o755 });
+        mkdirSync(pathBuffer(join(this.#shadow ?? '', directory)), { recursive: true, mode: 0o755 });
   }
 
   /** Whether a path is excluded, or lies below one that is. */
-  isExcluded(path: string): boolean {
+  isExcluded(path: BytePath): boolean {
     if (this.#excluded.size === 0) return false;
     for (let slash = path.indexOf('/'); slash >= 0; slash = path.indexOf('/', slash + 1))
       if (this.#excluded.has(path.slice(0, slash))) return true;
@@ -95,7 +96,7 @@ export class Territory {
   }
 
   /** Whether a directory holds an excluded path, at any depth. It cannot be removed then. */
-  leadsToExclusion(directory: string): boolean {
+  leadsToExclusion(directory: BytePath): boolean {
     return this.#ancestors.has(directory);
   }
 
@@ -103,61 +104,49 @@ export class Territory {
    * Whether a directory is there for an excluded path alone: the tree has none, unless something is put into it. It is
    * overlooked while it is empty.
    */
-  isScaffold(directory: string): boolean {
+  isScaffold(directory: BytePath): boolean {
     return this.#scaffold.has(directory);
   }
 
   /** Says that the tree has a directory of its own where there was one for an excluded path. */
-  adopt(directory: string): void {
+  adopt(directory: BytePath): void {
     this.#scaffold.delete(directory);
   }
 
   /** The names in a directory that are excluded: what the tree has of them lies in the shadow. */
-  excludedNames(directory: string): readonly string[] {
+  excludedNames(directory: BytePath): readonly BytePath[] {
     return this.#ancestors.get(directory) ?? [];
   }
 
-  /** Where a path of the tree really is (latin1). */
-  locate(path: string): string {
+  /** Where a path of the tree really is. */
+  locate(path: BytePath): BytePath {
     return `${this.isExcluded(path) ? (this.#shadow ?? this.root) : this.root}/${path}`;
   }
 
   /** {@link locate} for Node's and libc's calls. */
-  bytes(path: string): Buffer {
-    return bytes(path === '' ? this.root || '/' : this.locate(path));
+  bytes(path: BytePath): Buffer {
+    return pathBuffer(path === '' ? this.root || '/' : this.locate(path));
   }
 
-  /** The path in the tree of a full path below the root, which is an ordinary string. */
-  relative(path: string): string {
-    return latin1(path)
-      .slice(this.root.length)
-      .replace(/^\/+|\/+$/g, '');
+  /** The path in the tree of a full path below the root, such as `/etc/hosts` when that is `/`. */
+  relative(full: BytePath): BytePath {
+    return full.slice(this.root.length).replace(/^\/+|\/+$/g, '');
   }
 
-  /** {@link locate} for full paths below the root as ordinary strings, such as `/etc/hosts` when the root is `/`. */
-  place(path: string): string {
-    if (this.#excluded.size === 0) return path;
-    const relative = latin1(path)
-      .slice(this.root.length)
-      .replace(/^\/+|\/+$/g, '');
-    return this.isExcluded(relative) ? bytes(this.locate(relative)).toString() : path;
+  /** {@link locate} for full paths below the root. */
+  place(full: BytePath): BytePath {
+    if (this.#excluded.size === 0) return full;
+    const path = this.relative(full);
+    return this.isExcluded(path) ? this.locate(path) : full;
   }
 }
 
-function latin1(path: string): string {
-  return Buffer.from(path).toString('latin1');
-}
-
-function bytes(path: string): Buffer {
-  return Buffer.from(path, 'latin1');
-}
-
-function join(directory: string, name: string): string {
+function join(directory: BytePath, name: BytePath): string {
   return directory === '' ? name : `${directory}/${name}`;
 }
 
 /** The directory and the last component of a relative path. */
-function splitLast(path: string): [directory: string, name: string] {
+function splitLast(path: BytePath): [directory: BytePath, name: BytePath] {
   const slash = path.lastIndexOf('/');
   return slash < 0 ? ['', path] : [path.slice(0, slash), path.slice(slash + 1)];
 }

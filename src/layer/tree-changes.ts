@@ -154,7 +154,7 @@ export class TreeChanges {
 
   /** The paths (latin1) of everything that is not wholly as it was, and of directories in which something is not. */
   *touched(): Generator<string> {
-    if (this.#removed.has(rootIndex)) yield '';
+    if (this.#removed.has(rootIndex) || this.#isRootChanged()) yield '';
     for (const [, path] of this.#marked()) yield path;
   }
 
@@ -199,7 +199,14 @@ export class TreeChanges {
    */
   *entries(territory: Territory, clampTime?: number): Generator<Change> {
     const maker = new EntryMaker(clampTime);
+    if (this.#isRootChanged()) yield maker.makeRoot(territory.bytes(''), this.#next.rootFacts());
     yield* this.#directory(territory, maker, rootIndex, '');
+  }
+
+  /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
+  #isRootChanged(): boolean {
+    const [before, now] = [this.#previous.rootFacts(), this.#next.rootFacts()];
+    return before.mode !== now.mode || before.uid !== now.uid || before.gid !== now.gid;
   }
 
   *#directory(territory: Territory, maker: EntryMaker, directory: number, path: string): Generator<Change> {

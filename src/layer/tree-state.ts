@@ -11,6 +11,7 @@ const typeMask = constants.S_IFMT;
  */
 export class TreeState {
   #count = 0;
+  readonly #root = Buffer.alloc(statusSize);
   #records: Buffer;
   #names: Buffer;
   #nameEnds: Uint32Array<ArrayBuffer>;
@@ -34,6 +35,7 @@ export class TreeState {
   static read(territory: Territory, expected = 4096): TreeState {
     const state = new TreeState(Math.ceil(expected * 1.05) + 64);
     using root = OpenDirectory.open(territory.root === '' ? '/' : territory.root);
+    root.readStatus('.', state.#root, 0);
     state.#directory(territory, root, '', true);
     return state;
   }
@@ -84,15 +86,12 @@ export class TreeState {
 
   /** The parts of a status that a layer keeps. */
   facts(index: number): EntryFacts {
-    const at = index * statusSize;
-    return {
-      mode: status.mode(this.#records, at),
-      uid: status.uid(this.#records, at),
-      gid: status.gid(this.#records, at),
-      size: status.size(this.#records, at),
-      modified: status.modified(this.#records, at),
-      ...status.device(this.#records, at),
-    };
+    return factsOf(this.#records, index * statusSize);
+  }
+
+  /** The same of the root directory. */
+  rootFacts(): EntryFacts {
+    return factsOf(this.#root, 0);
   }
 
   /** Whether an entry agrees with one of another state in some of its fields. */
@@ -200,6 +199,17 @@ export interface EntryFacts {
   readonly modified: bigint;
   readonly major: number;
   readonly minor: number;
+}
+
+function factsOf(record: Buffer, at: number): EntryFacts {
+  return {
+    mode: status.mode(record, at),
+    uid: status.uid(record, at),
+    gid: status.gid(record, at),
+    size: status.size(record, at),
+    modified: status.modified(record, at),
+    ...status.device(record, at),
+  };
 }
 
 function openUnlessGone(place: OpenDirectory | string, name: string): OpenDirectory | undefined {

@@ -4,6 +4,7 @@ import {
   closeSync,
   fchmodSync,
   fchownSync,
+  ftruncateSync,
   lchownSync,
   linkSync,
   lstatSync,
@@ -35,6 +36,8 @@ export interface TreeWriterOptions {
   readonly whiteouts: 'overlay' | 'apply' | 'none';
   /** Prefix of overlayfs' own attributes: `trusted.overlay.`, or `user.overlay.` in a user namespace. */
   readonly overlayPrefix?: string;
+  /** Who everything belongs to; default the owners that the archive names. */
+  readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 const maximumLinks = 40;
@@ -64,10 +67,11 @@ export class TreeWriter implements TarHandler {
   readonly #overlayPrefix: string;
   /** Paths that this archive made, or made something in. Whiteouts mean what the layers below have. */
   readonly #own = new Set<string>();
+  readonly #owner: TreeWriterOptions['owner'];
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
   readonly #directoryTimes: [string, bigint][] = [];
-  #file: { fd: number; path: string; entry: TarEntry } | undefined;
+  #file: { fd: number; path: string; entry: TarEntry; written: number } | undefined;
   entries = 0;
   bytes = 0;
   /** Opaque directories (latin1, relative). */
@@ -80,10 +84,12 @@ export class TreeWriter implements TarHandler {
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
     this.#whiteouts = options.whiteouts;
     this.#overlayPrefix = options.overlayPrefix ?? 'trusted.overlay.';
+    this.#owner = options.owner;
   }
 
-  entry(entry: TarEntry): void {
+  entry(archived: TarEntry): void {
     this.entries++;
+    const entry = this.#owner === undefined ? archived : { ...archived, ...this.#owner };
     const components = splitPath(entry.path);
     const name = components.at(-1);
     if (name === undefined) {
@@ -101,8 +107,17 @@ export class TreeWriter implements TarHandler {
 
   data(chunk: Buffer): void {
     if (this.#file === undefined) return;
-    for (let at = 0; at < chunk.length;) at += writeSync(this.#file.fd, chunk, at);
+    const file = this.#file;
+    for (let at = 0; at < chunk.length;)
+      at += writeSync(file.fd, chunk, at, chunk.length - at, file.written + at);
+    file.written += chunk.length;
     this.bytes += chunk.length;
+  }
+
+  hole(length: number): void {
+    if (this.#file === undefined) return;
+    this.#file.written += length;
+    ftruncateSync(this.#file.fd, this.#file.written);
   }
 
   end(): void {
@@ -247,6 +262,7 @@ export class TreeWriter implements TarHandler {
           ),
           path,
           entry,
+          written: 0,
         };
         return;
       case 'directory':

@@ -5,7 +5,7 @@ import type { LayerCache } from './layer-cache.ts';
 import { RegistryCache } from './registry-cache.ts';
 
 export { type CacheEntry, decodeEntry, encodeEntry } from './entry.ts';
-export { type CacheKey, describeKey, type KeyDefinition, keyTag, stepKey } from './keys.ts';
+export { type CacheKey, describeKey, type KeyDefinition, keyOfTag, keyTag, stepKey } from './keys.ts';
 export type { LayerCache, LookupOptions, LookupResult, NewEntry } from './layer-cache.ts';
 
 /**

@@ -91,6 +91,12 @@ export function keyTag(key: CacheKey): string {
   return `${keySchema}-${key}`;
 }
 
+/** The key whose entry a tag names; undefined for a tag of another kind. */
+export function keyOfTag(tag: string): CacheKey | undefined {
+  const [, schema, key] = /^([a-z0-9]+)-([0-9a-f]{64})$/.exec(tag) ?? [];
+  return schema === keySchema ? (key as CacheKey) : undefined;
+}
+
 function hashText(text: string): string {
   return createHash('sha256').update(text).digest('hex');
 }

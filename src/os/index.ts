@@ -1,3 +1,4 @@
+export * from './byte-path.ts';
 export * from './libc.ts';
 export * from './sync.ts';
 export * from './safe-path.ts';

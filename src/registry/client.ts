@@ -1,97 +1,190 @@
-import PQueue from 'p-queue';
-import type { Progress, TextFiles } from '../support/index.ts';
-import { Authorizer, type Scope } from './authorizer.ts';
-import { CredentialStore } from './credentials.ts';
+import { Authorizer, type Scope } from './auth/authorizer.ts';
+import { Keychain } from './auth/credential.ts';
+import { defaultKeychain } from './auth/default-keychain.ts';
+import { type Connection, Endpoint } from './endpoint.ts';
+import type { TlsSettings } from './http/pools.ts';
+import { withRetries } from './http/retry.ts';
+import { isLoopback, SchemeFinder } from './http/scheme.ts';
+import { Transport } from './http/transport.ts';
+import type { ImageSource } from './image-source.ts';
+import { MirrorHealth } from './mirrors/mirror-health.ts';
+import { type Mirror, parseMirror } from './mirrors/mirror.ts';
+import { MirroredSource } from './mirrors/mirrored-source.ts';
+import type { RegistryOptions, RegistrySettings } from './options.ts';
 import { Repository } from './repository.ts';
-import { type HttpRequest, type HttpResponse, Transport } from './transport.ts';
+import { FairQueue } from './transfer/fair-queue.ts';
+import { Throttle } from './transfer/throttle.ts';
 
-export interface RegistryOptions {
-  /** Plain HTTP, and certificates that do not verify, for every registry. */
-  readonly insecure?: boolean;
-  readonly insecureRegistries?: ReadonlySet<string>;
-  readonly skipTlsVerify?: boolean;
-  readonly skipTlsVerifyRegistries?: ReadonlySet<string>;
-  /** Where Docker's config.json lies; default `$DOCKER_CONFIG`, then `~/.docker`. */
-  readonly dockerConfigDirectory?: string;
-  /** What that file is read with. */
-  readonly files?: TextFiles;
-  /** Requests under way at the same time; default 16. */
-  readonly concurrency?: number;
-  /** Further attempts at a request that failed for a passing reason; default 5. */
-  readonly retries?: number;
-  readonly progress?: Progress;
-}
+/** What a registry is asked for: what we push and keep there, images to pull, or the same in place of another registry. */
+type Role = 'push' | 'pull' | 'mirror';
 
-/** What a repository sends its requests through. */
-export interface Connection {
-  readonly origin: string;
-  readonly progress: Progress | undefined;
-  send(request: Omit<HttpRequest, 'url'> & { readonly url: URL }, scope: Scope): Promise<HttpResponse>;
-  /** For addresses that the registry redirected to: nothing of ours is sent along. */
-  sendBare(request: HttpRequest): Promise<HttpResponse>;
-  /** Runs a transfer when one of the client's places is free. */
-  queue<Value>(work: () => Promise<Value>, signal?: AbortSignal): Promise<Value>;
+const userAgent = 'kiln/0.1';
+const defaultRetries = 5;
+const defaultConcurrency = 8;
+const dockerHubHost = 'registry-1.docker.io';
+
+export interface RepositoryName {
+  readonly registry: string;
+  readonly repository: string;
 }
 
 /** Speaks the OCI distribution protocol with any number of registries, over shared connections. */
 export class RegistryClient implements AsyncDisposable {
   readonly #options: RegistryOptions;
+  readonly #registries: ReadonlyMap<string, RegistrySettings>;
   readonly #transport: Transport;
-  readonly #authorizer: Authorizer;
-  readonly #queue: PQueue;
+  readonly #roles: Readonly<Record<Role, RoleSenders>>;
+  readonly #downloads: FairQueue;
+  readonly #uploads: FairQueue;
+  readonly #throttle: Throttle | undefined;
+  readonly #mirrors: ReadonlyMap<string, readonly Mirror[]>;
+  readonly #health = new Map<string, MirrorHealth>();
+  readonly #sources = new Map<string, ImageSource>();
 
+  /** @throws UsageError when a mirror cannot be understood. */
   constructor(options: RegistryOptions = {}) {
+    const { concurrency = defaultConcurrency, registries = [] } = options;
     this.#options = options;
-    this.#transport = new Transport({
-      skipVerify: (host) => this.#skipsVerification(host),
-      retries: options.retries ?? 5,
-      userAgent: 'kiln/0.1',
-    });
-    this.#authorizer = new Authorizer(
-      this.#transport,
-      new CredentialStore(options.dockerConfigDirectory, options.files),
+    this.#transport = new Transport(userAgent, options.environment ?? process.env);
+    this.#registries = new Map([...registries].map(([host, settings]) => [canonicalHost(host), settings]));
+    this.#downloads = new FairQueue(concurrency);
+    this.#uploads = new FairQueue(concurrency);
+    this.#throttle =
+      options.throttle ??
+      (options.bytesPerSecond === undefined ? undefined : new Throttle(options.bytesPerSecond));
+    const keychain = defaultKeychain(options.dockerConfigDirectory, options.files);
+    const senders = (role: Role, retries: number): RoleSenders => {
+      const once = this.#transport.sender((host) => this.#tls(host, role));
+      const bare = withRetries(once, retries, options.longestWait);
+      return {
+        authorizer: new Authorizer(bare, keychain),
+        anonymous: new Authorizer(bare, new Keychain([])),
+        schemes: new SchemeFinder(once),
+      };
+    };
+    const { pullRetries = defaultRetries, pushRetries = defaultRetries } = options;
+    this.#roles = {
+      push: senders('push', pushRetries),
+      pull: senders('pull', pullRetries),
+      // There is somebody else to ask, which is better than asking again.
+      mirror: senders('mirror', Math.min(1, pullRetries)),
+    };
+    this.#mirrors = new Map(
+      [...this.#registries].map(([host, { mirrors = [] }]) => [host, mirrors.map(parseMirror)]),
     );
-    this.#queue = new PQueue({ concurrency: options.concurrency ?? 16 });
   }
 
-  /** One repository of one registry; nothing is asked before one of its methods is called. */
-  repository(name: { readonly registry: string; readonly repository: string }): Repository {
-    const connection: Connection = {
-      origin: this.#origin(name.registry),
-      progress: this.#options.progress,
-      send: (request, scope) => this.#authorizer.send(request, scope),
-      sendBare: (request) => this.#transport.send(request),
-      queue: (work, signal) => this.#queue.add(work, signal === undefined ? {} : { signal }),
-    };
-    return new Repository(name.registry, name.repository, connection);
+  /** One repository of one registry itself, to push to and to keep things in; nothing is asked before one of its methods is called. */
+  repository({ registry, repository }: RepositoryName): Repository {
+    return new Repository(new Endpoint(registry, repository, this.#connection(registry, 'push')));
+  }
+
+  /** Where images of a repository are read from: its mirrors, if it has any, and the repository itself. */
+  source(name: RepositoryName): ImageSource {
+    const key = `${name.registry}/${name.repository}`;
+    const known = this.#sources.get(key) ?? this.#createSource(name);
+    this.#sources.set(key, known);
+    return known;
+  }
+
+  /** The repositories that {@link source} asks, in its order; blobs of an image that was pulled may lie in any of them. */
+  places(name: RepositoryName): RepositoryName[] {
+    const mirrors = this.#mirrorsOf(name.registry);
+    const itself = mirrors.length === 0 || this.#settings(name.registry).fallback !== false;
+    return [
+      ...mirrors.map(({ registry, prefix }) => ({ registry, repository: prefix + name.repository })),
+      ...(itself ? [{ registry: name.registry, repository: name.repository }] : []),
+    ];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#transport[Symbol.asyncDispose]();
   }
 
-  #origin(registry: string): string {
-    if (registry === 'docker.io') return 'https://registry-1.docker.io';
-    const plain =
-      this.#options.insecure === true ||
-      this.#options.insecureRegistries?.has(registry) === true ||
-      isLoopback(registry);
-    return `${plain ? 'http' : 'https'}://${registry}`;
+  #createSource(name: RepositoryName): ImageSource {
+    const mirrors = this.#mirrorsOf(name.registry);
+    const places = this.places(name).map(({ registry, repository }, position) => {
+      const mirror = mirrors[position];
+      const role = mirror === undefined ? 'pull' : 'mirror';
+      const endpoint = new Endpoint(registry, repository, this.#connection(registry, role, mirror?.scheme));
+      return { endpoint, health: mirror === undefined ? undefined : this.#healthOf(mirror) };
+    });
+    const [only] = places;
+    return mirrors.length === 0 && only !== undefined
+      ? new Repository(only.endpoint)
+      : new MirroredSource(places);
   }
 
-  #skipsVerification(host: string): boolean {
-    const { insecure, skipTlsVerify, insecureRegistries, skipTlsVerifyRegistries } = this.#options;
-    return (
-      insecure === true ||
-      skipTlsVerify === true ||
-      insecureRegistries?.has(host) === true ||
-      skipTlsVerifyRegistries?.has(host) === true
-    );
+  #mirrorsOf(registry: string): readonly Mirror[] {
+    return this.#mirrors.get(canonicalHost(registry)) ?? [];
+  }
+
+  #healthOf({ registry }: Mirror): MirrorHealth {
+    const health = this.#health.get(registry) ?? new MirrorHealth(registry, this.#options.progress);
+    this.#health.set(registry, health);
+    return health;
+  }
+
+  #connection(registry: string, role: Role, scheme?: 'https' | 'http'): Connection {
+    const { authorizer, anonymous } = this.#roles[role];
+    return {
+      origin: (signal) => this.#origin(registry, role, scheme, signal),
+      send: (request, scope) => authorizer.send(request, scope),
+      sendElsewhere: (request) => anonymous.send(request, scopeElsewhere(request.url)),
+      progress: this.#options.progress,
+      downloads: this.#downloads,
+      uploads: this.#uploads,
+      throttle: this.#throttle,
+      chunkSize: this.#options.chunkSize,
+      retries: this.#options.pushRetries ?? defaultRetries,
+    };
+  }
+
+  async #origin(
+    registry: string,
+    role: Role,
+    scheme: 'https' | 'http' | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<string> {
+    const host = registry === 'docker.io' ? dockerHubHost : registry;
+    if (scheme !== undefined || !this.#mayBePlain(registry, role)) return `${scheme ?? 'https'}://${host}`;
+    return `${await this.#roles[role].schemes.find(host, signal)}://${host}`;
+  }
+
+  #mayBePlain(host: string, role: Role): boolean {
+    const { certificate, clientCertificate, insecure } = this.#settings(host);
+    const all = role === 'push' ? this.#options.insecure : this.#options.insecurePull;
+    const certified = certificate !== undefined || clientCertificate !== undefined;
+    return insecure === true || (!certified && (all === true || isLoopback(host)));
+  }
+
+  #tls(host: string, role: Role): TlsSettings {
+    const { skipTlsVerify, skipTlsVerifyPull } = this.#options;
+    const { certificate, clientCertificate, skipTlsVerify: skip } = this.#settings(host);
+    const all = skipTlsVerify === true || (role !== 'push' && skipTlsVerifyPull === true);
+    const skipVerify = all || skip === true || this.#mayBePlain(host, role);
+    return { skipVerify, certificate, clientCertificate };
+  }
+
+  #settings(host: string): RegistrySettings {
+    return this.#registries.get(canonicalHost(host)) ?? {};
   }
 }
 
-/** Registries on this machine are spoken to in plain HTTP, as Docker does. */
-function isLoopback(registry: string): boolean {
-  const host = registry.replace(/:[0-9]+$/, '');
-  return host === 'localhost' || host === '[::1]' || /^127\.[0-9]+\.[0-9]+\.[0-9]+$/.test(host);
+/** What is asked for at a host that we were redirected to: a registry of its own perhaps, or storage that asks for no token. */
+function scopeElsewhere(url: URL): Scope {
+  const repository = /^\/v2\/(.+)\/(?:manifests|blobs)\//.exec(url.pathname)?.[1] ?? '';
+  return { registry: url.host, repository, actions: 'pull' };
+}
+
+/** One spelling for each registry: that of references, without the port that HTTPS has anyway. */
+function canonicalHost(host: string): string {
+  const name = host.toLowerCase().replace(/:443$/, '');
+  return name === dockerHubHost || name === 'index.docker.io' ? 'docker.io' : name;
+}
+
+interface RoleSenders {
+  readonly authorizer: Authorizer;
+  readonly anonymous: Authorizer;
+  readonly schemes: SchemeFinder;
 }

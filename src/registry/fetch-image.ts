@@ -33,9 +33,9 @@ export async function fetchImage(
   platform: Platform,
   signal?: AbortSignal,
 ): Promise<FetchedImage | undefined> {
-  const repository = client.repository(reference);
+  const source = client.source(reference);
   const where = formatReference(reference);
-  const top = await repository.getManifest(referenceTarget(reference), signal);
+  const top = await source.getManifest(referenceTarget(reference), signal);
   if (top === undefined) return undefined;
   let found = top;
   if (indexMediaTypes.includes(top.descriptor.mediaType)) {
@@ -49,7 +49,7 @@ export async function fetchImage(
         category: 'registry',
         remedy: `It has ${[...new Set(entries.flatMap((entry) => (entry.platform === undefined ? [] : [formatPlatform(entry.platform)])))].join(', ')}.`,
       });
-    const manifest = await repository.getManifest(match.digest, signal);
+    const manifest = await source.getManifest(match.digest, signal);
     if (manifest === undefined)
       throw new KilnError(`${where}: the index names ${match.digest}, which is not there`, {
         code: 'E_MANIFEST_NOT_FOUND',
@@ -63,7 +63,7 @@ export async function fetchImage(
       { code: 'E_OCI_MALFORMED', category: 'registry' },
     );
   const manifest = decodeManifest(found.bytes, where);
-  const configBytes = await repository.readBlob(manifest.config, maximumDocumentSize, signal);
+  const configBytes = await source.readBlob(manifest.config, maximumDocumentSize, signal);
   const config = decodeConfig(configBytes, where);
   if (config.rootfs.diff_ids.length !== manifest.layers.length)
     throw new KilnError(

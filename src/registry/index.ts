@@ -1,5 +1,9 @@
-export { type RegistryOptions, RegistryClient } from './client.ts';
+export { RegistryClient } from './client.ts';
 export { RegistryError } from './errors.ts';
 export { type FetchedImage, fetchImage } from './fetch-image.ts';
+export type { FetchedManifest, ImageSource } from './image-source.ts';
+export { parseMirror } from './mirrors/mirror.ts';
+export type { RegistryOptions, RegistrySettings } from './options.ts';
 export { Repository } from './repository.ts';
-export type { UploadOptions, UploadOutcome } from './upload.ts';
+export { Throttle } from './transfer/throttle.ts';
+export type { OpenBlob, UploadOptions, UploadOutcome } from './transfer/upload.ts';

@@ -9,97 +9,117 @@ import {
   maximumDocumentSize,
 } from '../oci/index.ts';
 import { KilnError } from '../support/index.ts';
-import type { Scope } from './authorizer.ts';
-import type { Connection } from './client.ts';
-import { openBlob } from './download.ts';
-import { errorFrom, headerOf, type HttpRequest, type HttpResponse, readBody } from './transport.ts';
-import { type UploadOptions, type UploadOutcome, uploadBlob } from './upload.ts';
+import type { Endpoint } from './endpoint.ts';
+import { fetchDocument } from './http/document.ts';
+import { errorFrom, headerOf, type HttpResponse } from './http/message.ts';
+import type { FetchedManifest, ImageSource } from './image-source.ts';
+import { openBlob, readBlob } from './transfer/download.ts';
+import { cancelUpload, startUpload } from './transfer/upload-session.ts';
+import { type OpenBlob, type UploadOptions, type UploadOutcome, uploadBlob } from './transfer/upload.ts';
 
 const accept = [...indexMediaTypes, ...manifestMediaTypes].join(', ');
+const maximumTagList = 16 * 1024 * 1024;
 
 /** One repository: manifests, blobs and tags (OCI distribution specification 1.1). */
-export class Repository {
+export class Repository implements ImageSource {
   readonly registry: string;
   readonly name: string;
-  readonly #connection: Connection;
+  readonly #endpoint: Endpoint;
 
-  constructor(registry: string, name: string, connection: Connection) {
-    this.registry = registry;
-    this.name = name;
-    this.#connection = connection;
+  constructor(endpoint: Endpoint) {
+    this.registry = endpoint.registry;
+    this.name = endpoint.name;
+    this.#endpoint = endpoint;
   }
 
-  /** The descriptor of a manifest or index by tag or digest, without its content; undefined when there is none. */
   async headManifest(target: string, signal?: AbortSignal): Promise<Descriptor | undefined> {
-    const response = await this.#send('HEAD', `manifests/${target}`, { headers: { accept }, signal });
+    const path = `manifests/${target}`;
+    const response = await this.#endpoint.read({ method: 'HEAD', path, headers: { accept }, signal });
     await response.body.dump();
     if (response.status === 404) return undefined;
+    if ([401, 403, 429].includes(response.status))
+      throw await errorFrom(response, `HEAD ${this.#label(target)}`);
     const digest = headerOf(response, 'docker-content-digest');
-    // A registry without HEAD or without the digest header is asked for the content.
-    if (response.status !== 200 || !isDigest(digest)) {
-      if (response.status === 401 || response.status === 403)
-        throw await errorFrom(response, `HEAD ${this.#label(target)}`);
+    const size = Number(headerOf(response, 'content-length'));
+    const mediaType = mediaTypeOf(response);
+    const usable = response.status === 200 && isDigest(digest) && size > 0 && mediaType !== '';
+    // A registry without HEAD, or whose answer lacks something, is asked for the content.
+    if (!usable || (isDigest(target) && target !== digest))
       return (await this.getManifest(target, signal))?.descriptor;
-    }
-    return {
-      mediaType: headerOf(response, 'content-type') ?? '',
-      digest,
-      size: Number(headerOf(response, 'content-length') ?? 0),
-    };
+    return { mediaType, digest, size };
   }
 
-  /**
-   * A manifest or index by tag or digest, or undefined when there is none.
-   *
-   * @throws KilnError `E_BLOB_CORRUPT` when the content is not what a digest asked for; RegistryError.
-   */
-  async getManifest(
-    target: string,
-    signal?: AbortSignal,
-  ): Promise<{ descriptor: Descriptor; bytes: Uint8Array } | undefined> {
-    const response = await this.#send('GET', `manifests/${target}`, { headers: { accept }, signal });
+  async getManifest(target: string, signal?: AbortSignal): Promise<FetchedManifest | undefined> {
+    const path = `manifests/${target}`;
+    const label = this.#label(target);
+    const { response, body: bytes } = await fetchDocument(
+      () => this.#endpoint.read({ method: 'GET', path, headers: { accept }, signal }),
+      maximumDocumentSize,
+      label,
+      signal,
+    );
     if (response.status === 404) {
       await response.body.dump();
       return undefined;
     }
-    if (response.status !== 200) throw await errorFrom(response, `GET ${this.#label(target)}`);
-    const bytes = await readBody(response, maximumDocumentSize, this.#label(target));
+    if (bytes === undefined) throw await errorFrom(response, `GET ${label}`);
     const digest = digestOf(bytes);
-    if (isDigest(target) && target !== digest)
-      throw new KilnError(`${this.#label(target)} has other content than its digest says`, {
-        code: 'E_BLOB_CORRUPT',
-        category: 'registry',
-        remedy: 'The registry or a proxy before it is faulty or hostile.',
-      });
-    const mediaType = (headerOf(response, 'content-type') ?? '').replace(/;.*$/s, '').trim();
-    return { descriptor: { mediaType, digest, size: bytes.length }, bytes };
+    if (isDigest(target) && target !== digest) throw damaged(label);
+    // What a tag names can only be checked against the header. Some registries have it wrong, but know their manifests.
+    const claimed = headerOf(response, 'docker-content-digest');
+    if (isDigest(claimed) && claimed !== digest && !(await this.#hasManifest(digest, signal)))
+      throw damaged(label);
+    return { descriptor: { mediaType: mediaTypeOf(response), digest, size: bytes.length }, bytes };
   }
 
-  /** Stores a manifest under a tag or its digest. @throws RegistryError. */
+  /**
+   * Stores a manifest under a tag or its digest.
+   *
+   * @throws KilnError `E_TAG_IMMUTABLE` when the registry keeps the tag as it is; RegistryError.
+   */
   async putManifest(
     target: string,
     mediaType: string,
     bytes: Uint8Array,
     signal?: AbortSignal,
   ): Promise<void> {
-    const response = await this.#send(
-      'PUT',
-      `manifests/${target}`,
-      {
-        headers: { 'content-type': mediaType, 'content-length': String(bytes.length) },
-        body: () => Promise.resolve(bytes),
-        signal,
-      },
-      'pull,push',
-    );
-    if (response.status !== 201 && response.status !== 200 && response.status !== 202)
-      throw await errorFrom(response, `PUT ${this.#label(target)}`);
+    const response = await this.#endpoint.send({
+      method: 'PUT',
+      path: `manifests/${target}`,
+      headers: { 'content-type': mediaType, 'content-length': String(bytes.length) },
+      body: () => bytes,
+      signal,
+    });
+    if (![200, 201, 202].includes(response.status)) {
+      const error = await errorFrom(response, `PUT ${this.#label(target)}`);
+      if (error.code === 'E_REGISTRY_REFUSED' && /immutab/i.test(error.message))
+        throw new KilnError(
+          `${this.#label(target)} is there already and the registry lets no tag be changed`,
+          {
+            code: 'E_TAG_IMMUTABLE',
+            category: 'registry',
+            cause: error,
+            remedy: 'Push under another tag.',
+          },
+        );
+      throw error;
+    }
     await response.body.dump();
+    const stored = headerOf(response, 'docker-content-digest');
+    if (isDigest(stored) && stored !== digestOf(bytes))
+      throw new KilnError(`${this.#label(target)}: the registry stored another manifest, ${stored}`, {
+        code: 'E_REGISTRY_REFUSED',
+        category: 'registry',
+        remedy: 'The registry or a proxy before it is faulty or hostile.',
+      });
   }
 
   /** Deletes a tag or manifest. @returns false when there was none. @throws RegistryError. */
   async deleteManifest(target: string, signal?: AbortSignal): Promise<boolean> {
-    const response = await this.#send('DELETE', `manifests/${target}`, { signal }, 'pull,push,delete');
+    const response = await this.#endpoint.send(
+      { method: 'DELETE', path: `manifests/${target}`, signal },
+      'pull,push,delete',
+    );
     if (response.status !== 202 && response.status !== 200 && response.status !== 404)
       throw await errorFrom(response, `DELETE ${this.#label(target)}`);
     await response.body.dump();
@@ -108,24 +128,27 @@ export class Repository {
 
   /** All tags, page by page. @throws RegistryError; a repository that does not exist has none. */
   async *listTags(signal?: AbortSignal): AsyncGenerator<string> {
+    const what = `the tags of ${this.#endpoint.fullName}`;
     let path: string | undefined = 'tags/list?n=1000';
-    while (path !== undefined) {
-      const response: HttpResponse = await this.#send('GET', path, { signal });
+    // A registry that names a page again would go on for ever.
+    for (const asked = new Set<string>(); path !== undefined && !asked.has(path);) {
+      asked.add(path);
+      const request = { method: 'GET', path, signal } as const;
+      const send = (): Promise<HttpResponse> => this.#endpoint.read(request);
+      const { response, body } = await fetchDocument(send, maximumTagList, what, signal);
       if (response.status === 404) {
         await response.body.dump();
         return;
       }
-      if (response.status !== 200) throw await errorFrom(response, `GET ${this.registry}/${this.name} tags`);
-      const body = await readBody(response, 16 * 1024 * 1024, 'the list of tags');
-      const tags = (JSON.parse(body.toString('utf8')) as { tags?: unknown }).tags;
-      if (Array.isArray(tags)) for (const tag of tags) if (typeof tag === 'string') yield tag;
-      path = nextPage(headerOf(response, 'link'));
+      if (body === undefined) throw await errorFrom(response, `GET ${what}`);
+      yield* decodeTags(body, what);
+      path = nextPage(headerOf(response, 'link'), `/v2/${this.name}/tags/list`);
     }
   }
 
   /** The size of a blob, or undefined when the repository has none of that digest. @throws RegistryError. */
   async statBlob(digest: Digest, signal?: AbortSignal): Promise<{ size: number } | undefined> {
-    const response = await this.#send('HEAD', `blobs/${digest}`, { signal });
+    const response = await this.#endpoint.send({ method: 'HEAD', path: `blobs/${digest}`, signal }, 'pull');
     await response.body.dump();
     if (response.status === 404) return undefined;
     if (response.status >= 300 && response.status < 400) return { size: NaN };
@@ -133,88 +156,77 @@ export class Repository {
     return { size: Number(headerOf(response, 'content-length') ?? NaN) };
   }
 
-  /**
-   * Opens a blob as a stream that ends only when size and digest are right, and that goes on by Range after a cut.
-   *
-   * @param offset the byte to begin at; when it is not 0 the digest is for the caller to check, who has the beginning.
-   * @throws KilnError (also as the stream's error) `E_BLOB_NOT_FOUND`, `E_BLOB_CORRUPT`; RegistryError.
-   */
   openBlob(descriptor: Descriptor, signal?: AbortSignal, offset = 0): Promise<Readable> {
-    return Promise.resolve(openBlob(this.#endpoint(), descriptor, offset, signal));
+    return Promise.resolve(openBlob([this.#endpoint], descriptor, { offset, signal }));
   }
 
-  /** A small blob whole. @throws as {@link openBlob}, and `E_REGISTRY_REFUSED` when it is larger than `limit` bytes. */
-  async readBlob(descriptor: Descriptor, limit: number, signal?: AbortSignal): Promise<Uint8Array> {
-    if (descriptor.size > limit)
-      throw new KilnError(`${this.#label(descriptor.digest)} is larger than ${limit} bytes`, {
-        code: 'E_REGISTRY_REFUSED',
-        category: 'registry',
-      });
-    const chunks: Buffer[] = [];
-    for await (const chunk of await this.openBlob(descriptor, signal)) chunks.push(chunk as Buffer);
-    return Buffer.concat(chunks);
+  readBlob(descriptor: Descriptor, limit: number, signal?: AbortSignal): Promise<Uint8Array> {
+    return readBlob(this.#endpoint, descriptor, limit, signal);
   }
 
-  /** Brings a blob into the repository: nothing when it is there, a mount where one is possible, an upload otherwise. */
+  /**
+   * Brings a blob into the repository: nothing when it is there, a mount where one is possible, an upload otherwise.
+   *
+   * @param open gives the blob's content from its beginning; called again for another attempt.
+   * @throws KilnError `E_BLOB_CORRUPT` when what `open` gives is not what the descriptor says: it is never stored then;
+   *   RegistryError, and `E_REGISTRY_UNAVAILABLE`.
+   */
   uploadBlob(
     descriptor: Descriptor,
-    open: (signal?: AbortSignal) => Promise<Readable>,
+    open: OpenBlob,
     options: UploadOptions = {},
     signal?: AbortSignal,
   ): Promise<UploadOutcome> {
-    return this.#connection.queue(
-      () => uploadBlob(this.#endpoint(), descriptor, open, options, signal),
-      signal,
-    );
+    return uploadBlob(this.#endpoint, descriptor, open, options, signal);
   }
 
-  #endpoint(): RepositoryEndpoint {
-    return {
-      registry: this.registry,
-      name: this.name,
-      connection: this.#connection,
-      url: (path) => this.#url(path),
-      label: (target) => this.#label(target),
-      scope: (actions, alsoPull) => this.#scope(actions, alsoPull),
-    };
+  /** Finds out whether we may push here, by beginning an upload and giving it up. @throws RegistryError when not. */
+  async checkPush(signal?: AbortSignal): Promise<void> {
+    await cancelUpload(this.#endpoint, await startUpload(this.#endpoint, signal), signal);
+  }
+
+  async #hasManifest(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
+    const path = `manifests/${digest}`;
+    const response = await this.#endpoint.read({ method: 'HEAD', path, headers: { accept }, signal });
+    await response.body.dump();
+    return response.status === 200;
   }
 
   #label(target: string): string {
-    return `${this.registry}/${this.name}${isDigest(target) ? '@' : ':'}${target}`;
-  }
-
-  #url(path: string): URL {
-    return new URL(path.startsWith('/') ? path : `/v2/${this.name}/${path}`, this.#connection.origin);
-  }
-
-  #scope(actions: Scope['actions'], alsoPull: readonly string[] = []): Scope {
-    return { registry: this.registry, repository: this.name, actions, alsoPull };
-  }
-
-  #send(
-    method: HttpRequest['method'],
-    path: string,
-    rest: Omit<HttpRequest, 'method' | 'url'>,
-    actions: Scope['actions'] = 'pull',
-  ): Promise<HttpResponse> {
-    return this.#connection.send({ method, url: this.#url(path), ...rest }, this.#scope(actions));
+    return this.#endpoint.label(target);
   }
 }
 
-/** What transfers need to know of their repository. */
-export interface RepositoryEndpoint {
-  readonly registry: string;
-  readonly name: string;
-  readonly connection: Connection;
-  url(path: string): URL;
-  label(target: string): string;
-  scope(actions: Scope['actions'], alsoPull?: readonly string[]): Scope;
+function damaged(label: string): KilnError {
+  return new KilnError(`${label} has other content than its digest says`, {
+    code: 'E_BLOB_CORRUPT',
+    category: 'registry',
+    remedy: 'The registry or a proxy before it is faulty or hostile.',
+  });
+}
+
+function mediaTypeOf(response: HttpResponse): string {
+  return (headerOf(response, 'content-type') ?? '').replace(/;.*$/s, '').trim();
+}
+
+function decodeTags(body: Buffer, what: string): string[] {
+  let tags: unknown;
+  try {
+    tags = (JSON.parse(body.toString('utf8')) as { tags?: unknown } | null)?.tags;
+  } catch (cause) {
+    throw new KilnError(`${what}: the registry's answer is not JSON`, {
+      code: 'E_OCI_MALFORMED',
+      category: 'registry',
+      cause,
+    });
+  }
+  return Array.isArray(tags) ? tags.filter((tag) => typeof tag === 'string') : [];
 }
 
 /** The path of the next page (RFC 8288 Link header); only the path and query of the address count. */
-function nextPage(link: string | undefined): string | undefined {
+function nextPage(link: string | undefined, current: string): string | undefined {
   const match = /<([^>]+)>\s*;\s*rel="?next"?/.exec(link ?? '');
-  if (match === null) return undefined;
-  const url = new URL(match[1] ?? '', 'http://registry.invalid');
+  if (match === null || !URL.canParse(match[1] ?? '', `http://registry.invalid${current}`)) return undefined;
+  const url = new URL(match[1] ?? '', `http://registry.invalid${current}`);
   return url.pathname + url.search;
 }

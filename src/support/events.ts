@@ -34,6 +34,14 @@ export type ProgressEvent =
       readonly done: boolean;
     }
   | {
+      readonly type: 'base';
+      readonly reference: string;
+      readonly platform: string;
+      readonly outcome: BaseOutcome;
+      /** Where it comes from, for people. */
+      readonly detail: string;
+    }
+  | {
       readonly type: 'cache';
       readonly step: string;
       readonly key: string;
@@ -47,6 +55,12 @@ export type ProgressEvent =
     };
 
 export type StepOutcome = 'ran' | 'cached' | 'skipped' | 'metadata' | 'failed';
+
+/**
+ * How a build comes by a base image: it was on the volume, the node's warmer brings it there for the build, or the build
+ * fetches it for itself.
+ */
+export type BaseOutcome = 'warm' | 'ensured' | 'cold';
 
 /** What asking a cache for a key gave; these are never merged into one "miss". */
 export type LookupOutcome =

@@ -1,6 +1,6 @@
 /** Bytes in decimal units, as registries and cloud bills count them: `52.3 MB`. */
 export function formatBytes(bytes: number): string {
-  if (bytes < 1000) return `${bytes} B`;
+  if (bytes < 999.5) return `${Math.round(bytes)} B`;
   const units = ['kB', 'MB', 'GB', 'TB'];
   let value = bytes;
   let unit = '';
@@ -51,4 +51,10 @@ export function formatTable(header: readonly string[], rows: readonly (readonly 
 /** Cuts digests in a text to the twelve digits that people compare. */
 export function shortenDigests(text: string): string {
   return text.replace(/sha256:([0-9a-f]{12})[0-9a-f]{52}/g, 'sha256:$1');
+}
+
+/** A text of somebody else's on one line: control characters, which could steer a terminal, are blanks. */
+export function printable(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, ' ');
 }

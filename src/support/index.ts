@@ -1,6 +1,7 @@
 export * from './canonical-json.ts';
 export * from './errors.ts';
 export * from './events.ts';
+export * from './flight.ts';
 export * from './format.ts';
 export * from './main.ts';
 export { LineSplitter, plainReporter } from './report-plain.ts';
@@ -8,4 +9,5 @@ export * from './reporters.ts';
 export * from './single-flight.ts';
 export * from './temporary.ts';
 export * from './text-files.ts';
+export * from './version.ts';
 export * from './worker.ts';

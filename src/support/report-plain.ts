@@ -1,5 +1,5 @@
 import type { ProgressEvent, ProgressListener } from './events.ts';
-import { formatBytes, formatSeconds, shortenDigests } from './format.ts';
+import { formatBytes, formatSeconds, printable, shortenDigests } from './format.ts';
 
 /** Cuts a stream of output into lines; what a step prints is passed on byte for byte. */
 export class LineSplitter {
@@ -45,13 +45,15 @@ export function describeEvent(event: ProgressEvent): string | undefined {
       if (event.level === 'debug') return undefined;
       return `${event.step === undefined ? '' : `${event.step} `}${event.level === 'warn' ? 'warning: ' : ''}${event.message}`;
     case 'step-start':
-      return `${event.step} ${event.text}`;
+      return `${event.step} ${printable(event.text)}`;
     case 'step-end':
       return describeStepEnd(event);
     case 'transfer':
       return event.done && event.bytes >= smallTransfer
         ? `${shortenDigests(event.label)} ${formatBytes(event.bytes)}`
         : undefined;
+    case 'base':
+      return `base ${shortenDigests(event.reference)}: ${event.detail}`;
     case 'result':
       return event.message;
     case 'cache':

@@ -1,10 +1,11 @@
 import type { ProgressListener } from './events.ts';
-import { formatBytes, formatSeconds, shortenDigests } from './format.ts';
+import { formatBytes, formatSeconds, printable, shortenDigests } from './format.ts';
 import { plainReporter } from './report-plain.ts';
 
 /** The part of a terminal that the reporter needs. */
 export interface Terminal {
   readonly columns?: number;
+  readonly rows?: number;
   write(data: string | Uint8Array): unknown;
 }
 
@@ -83,8 +84,15 @@ export class TerminalReporter implements Disposable {
 
   #draw(): void {
     this.#clear();
-    const width = Math.max(20, (this.#terminal.columns ?? 80) - 1);
-    const lines = [...this.#live.values()].map((line) => renderLine(line, width));
+    // A terminal that does not know its size says 0.
+    const { columns = 0, rows = 0 } = this.#terminal;
+    const width = (columns > 0 ? Math.max(20, columns) : 80) - 1;
+    // The cursor cannot go up to what has scrolled away.
+    const room = (rows > 0 ? Math.max(2, rows) : 24) - 1;
+    const live = [...this.#live.values()];
+    const shown = live.length > room ? live.slice(0, room - 1) : live;
+    const lines = shown.map((line) => renderLine(line, width));
+    if (shown.length < live.length) lines.push(`… and ${live.length - shown.length} more`);
     if (lines.length === 0) return;
     this.#terminal.write(`${lines.join('\n')}\n`);
     this.#drawn = lines.length;
@@ -96,9 +104,8 @@ function renderLine(line: LiveLine, width: number): string {
   const total = line.total === undefined ? '' : ` of ${formatBytes(line.total)}`;
   const rate = line.bytes > 0 && seconds > 0.2 ? `, ${formatBytes(line.bytes / seconds)}/s` : '';
   const right = line.bytes > 0 ? ` ${formatBytes(line.bytes)}${total}${rate}` : ` ${formatSeconds(seconds)}`;
-  // Control characters of a Dockerfile must not reach the terminal.
-  // eslint-disable-next-line no-control-regex
-  const label = shortenDigests(line.label).replace(/[\x00-\x1f\x7f]/g, ' ');
+  const label = printable(shortenDigests(line.label));
   const room = Math.max(5, width - right.length);
-  return (label.length > room ? `${label.slice(0, room - 1)}…` : label.padEnd(room)) + right;
+  const left = label.length > room ? `${label.slice(0, room - 1)}…` : label.padEnd(room);
+  return (left + right).slice(0, width);
 }

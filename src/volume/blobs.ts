@@ -6,6 +6,7 @@ import { finished } from 'node:stream/promises';
 import { type BlobStore, type Descriptor, type Digest, digestHex, digestOf } from '../oci/index.ts';
 import { EnvironmentError, KilnError, isAbortError, randomName, systemErrorCode } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
+import { Lease } from './leases.ts';
 import { explained, isMissing, publishFile, unlessMissing } from './storage.ts';
 
 export interface BlobDirectoryOptions {
@@ -89,7 +90,7 @@ export class BlobDirectory implements BlobStore {
     content: AsyncIterable<Uint8Array>,
     signal?: AbortSignal,
   ): Promise<void> {
-    this.#requireWritable();
+    this.requireWritable();
     signal?.throwIfAborted();
     if (await this.has(descriptor)) return abandon(content);
     const temporary = join(this.ingestDirectory, randomName('blob-'));
@@ -116,10 +117,28 @@ export class BlobDirectory implements BlobStore {
     return descriptor;
   }
 
+  /** As {@link put}, and the blob stays until the result is disposed. */
+  async putLeased(
+    mediaType: string,
+    bytes: Uint8Array,
+  ): Promise<{ readonly descriptor: Descriptor } & AsyncDisposable> {
+    for (;;) {
+      const descriptor = await this.put(mediaType, bytes);
+      const lease = await Lease.tryAcquire(this.path(descriptor.digest));
+      // Undefined: it lay there unused, and a prune took it in this moment.
+      if (lease !== undefined)
+        return { descriptor, [Symbol.asyncDispose]: () => lease[Symbol.asyncDispose]() };
+    }
+  }
+
   async delete(digest: Digest, signal?: AbortSignal): Promise<void> {
-    this.#requireWritable();
+    this.requireWritable();
     signal?.throwIfAborted();
-    await explained(this.#options.directory, () => rm(this.path(digest), { force: true }));
+    await explained(this.#options.directory, async () => {
+      await using _lock = await FileLock.acquire(this.lockPath(digest), signal);
+      await using lease = await Lease.tryAcquire(this.path(digest));
+      if (lease !== undefined) await rm(this.path(digest), { force: true });
+    });
   }
 
   /** Gives a verified file its name. The last step of storing a blob. */
@@ -146,16 +165,21 @@ export class BlobDirectory implements BlobStore {
     }
   }
 
-  /** Drops what was read, unless it has been replaced meanwhile or somebody is just replacing it. */
+  /**
+   * Drops what was read, unless it has been replaced meanwhile or somebody is just replacing it. The lease keeps a prune
+   * away, which must find under a name what it has locked.
+   */
   async #discardCorrupt(digest: Digest, inode: bigint): Promise<void> {
     if (!this.#options.writable) return;
     await using lock = await FileLock.tryAcquire(this.lockPath(digest));
-    if (lock === undefined) return;
+    await using lease = await Lease.tryAcquire(this.path(digest));
+    if (lock === undefined || lease === undefined) return;
     const now = await unlessMissing(stat(this.path(digest), { bigint: true }));
     if (now?.ino === inode) await rm(this.path(digest), { force: true });
   }
 
-  #requireWritable(): void {
+  /** @throws EnvironmentError `E_VOLUME_READ_ONLY` when this was opened for reading only. */
+  requireWritable(): void {
     if (this.#options.writable) return;
     throw new EnvironmentError('this volume was opened for reading only', {
       code: 'E_VOLUME_READ_ONLY',

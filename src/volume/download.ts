@@ -1,14 +1,16 @@
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
 import { type Descriptor, digestHex } from '../oci/index.ts';
 import { systemErrorCode } from '../support/index.ts';
 import { type BlobDirectory, appendStream, corrupt } from './blobs.ts';
 import { FileLock } from './file-lock.ts';
 
 /** Where a blob comes from: opens its content from byte `offset` on. */
-export type BlobSource = (offset: number, signal: AbortSignal | undefined) => Promise<Readable>;
+export type BlobSource = (
+  offset: number,
+  signal: AbortSignal | undefined,
+) => Promise<AsyncIterable<Uint8Array>>;
 
 /**
  * Fetches a blob into the directory. Other processes that want the same blob wait for this one. What arrived before an

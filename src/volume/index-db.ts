@@ -110,6 +110,16 @@ export class IndexDatabase implements Disposable {
     });
   }
 
+  /** Notes which images are pinned. Failures are warned of. */
+  setPinned(keys: readonly ImageKey[], pinned: boolean): Promise<void> {
+    return this.#change((connection) => {
+      const statement = connection.prepare(
+        'UPDATE images SET pinned = ? WHERE reference = ? AND platform = ?',
+      );
+      for (const { reference, platform } of keys) statement.run(pinned ? 1 : 0, reference, platform);
+    });
+  }
+
   /** Counts a use of each image. Failures are warned of. */
   recordUses(keys: readonly ImageKey[], at: number): Promise<void> {
     return this.#change((connection) => {

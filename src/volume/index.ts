@@ -1,13 +1,16 @@
-export type {
-  StoredImage,
-  StoredImageDetails,
-  StoredImageSummary,
-  StoredLayerDetails,
-  VolumeUsage,
-} from './images.ts';
+export { FileLock } from './file-lock.ts';
 export type { LeasedSource } from './layer-source.ts';
 export { type LayerLease, Lease } from './leases.ts';
-export { OciLayout, type OciLayoutOptions, refNameAnnotation } from './oci-layout.ts';
-export type { PullOptions, PullResult } from './pull.ts';
-export { Volume, type VolumeOptions } from './volume.ts';
+export type { StoredImageDetails, StoredImageSummary, StoredLayerDetails } from './listing.ts';
+export { NodeClient, type NodeClientTimeouts, type NodeImage, type AnnouncedImage } from './node-client.ts';
+export * from './node-messages.ts';
 export * from './node-protocol.ts';
+export { OciLayout, type OciLayoutOptions, refNameAnnotation } from './oci-layout.ts';
+export type { PruneItem, PrunePlan, SkipReason, Skipped } from './prune-plan.ts';
+export type { PruneFilter, PruneKind, PrunePolicy, Space, SpaceAmount } from './prune-policy.ts';
+export type { PruneResult } from './prune.ts';
+export type { PullOptions, PullResult } from './pull.ts';
+export { replaceFile } from './storage.ts';
+export type { StoredImage } from './stored-image.ts';
+export type { VolumeUsage } from './usage.ts';
+export { type ImageLease, Volume, type VolumeOptions } from './volume.ts';

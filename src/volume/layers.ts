@@ -1,13 +1,13 @@
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { lstatSync, readFileSync } from 'node:fs';
+import { mkdir, open, readFile, rename, utimes } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
 import { type DiffID, type LayerCompression, digestHex } from '../oci/index.ts';
-import { type Progress, SingleFlight } from '../support/index.ts';
+import { type Progress, SingleFlight, joinFlight } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
-import { join } from './flight.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
 import { Lease } from './leases.ts';
-import { explained, syncDirectory, unlessMissing } from './storage.ts';
+import { explained, isMissing, syncDirectory, unlessMissing } from './storage.ts';
 
 /** What the marker of a complete layer says. */
 export interface LayerSeal {
@@ -18,6 +18,16 @@ export interface LayerSeal {
   readonly bytes: number;
   /** Opaque directories (latin1, relative); undefined in a seal of an earlier version. */
   readonly opaque?: readonly string[] | undefined;
+  /** Milliseconds since the epoch; missing in seals of older versions. */
+  readonly unpackedAt?: number;
+}
+
+/** What prune wants to know of a layer. Times in milliseconds since the epoch. */
+export interface LayerFacts {
+  readonly bytes: number;
+  readonly unpackedAt: number;
+  /** The time of the seal, which every use of the layer on a writable volume brings up to date. */
+  readonly lastUsedAt: number;
 }
 
 /** A compressed layer as a file on disk. */
@@ -66,6 +76,33 @@ export class LayerDirectory {
     return text === undefined ? undefined : parseSeal(text, diffID);
   }
 
+  /** What lies there under the name of a layer; undefined when nothing does. Of an unsealed one little is known. */
+  facts(diffID: DiffID): LayerFacts | undefined {
+    const directory = this.path(diffID);
+    try {
+      const found = lstatSync(directory, { throwIfNoEntry: false });
+      if (found === undefined) return undefined;
+      const seal = lstatSync(joinPath(directory, sealName), { throwIfNoEntry: false });
+      const changedAt = Math.max(found.mtimeMs, found.ctimeMs);
+      if (seal === undefined) return { bytes: 0, unpackedAt: changedAt, lastUsedAt: changedAt };
+      const parsed = parseSeal(readFileSync(joinPath(directory, sealName), 'utf8'), diffID);
+      return {
+        bytes: parsed?.bytes ?? 0,
+        unpackedAt: parsed?.unpackedAt ?? found.mtimeMs,
+        lastUsedAt: seal.mtimeMs,
+      };
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Notes that a layer is used now. A volume that cannot be written keeps no such note. */
+  async markUsed(diffID: DiffID): Promise<void> {
+    const now = new Date();
+    await unlessMissing(utimes(joinPath(this.path(diffID), sealName), now, now));
+  }
+
   /** Leases a complete layer; undefined when there is none. */
   async lease(diffID: DiffID): Promise<Lease | undefined> {
     const lease = await Lease.tryAcquire(this.path(diffID));
@@ -86,7 +123,7 @@ export class LayerDirectory {
     signal?: AbortSignal,
   ): Promise<void> {
     if ((await this.seal(diffID)) !== undefined) return;
-    await join(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
+    await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
   async #unpackLocked(
@@ -118,7 +155,8 @@ export class LayerDirectory {
     });
     if (this.#options.durable) await syncTree(layer);
     const { entries, bytes, opaque } = result;
-    await writeSeal(layer, { diffID, entries, bytes, opaque }, this.#options.durable);
+    const seal = { diffID, entries, bytes, opaque, unpackedAt: Date.now() };
+    await writeSeal(layer, seal, this.#options.durable);
     await this.#publish(layer, diffID, work.path);
   }
 
@@ -137,13 +175,14 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
   try {
     const seal = JSON.parse(text) as Partial<LayerSeal> | null;
     if (seal?.diffID !== diffID || !Number.isSafeInteger(seal.entries)) return undefined;
-    const { opaque } = seal;
+    const { entries = 0, bytes = 0, opaque, unpackedAt } = seal;
     const known = Array.isArray(opaque) && opaque.every((path) => typeof path === 'string');
     return {
       diffID,
-      entries: seal.entries ?? 0,
-      bytes: Number(seal.bytes ?? 0),
+      entries,
+      bytes: Number(bytes),
       opaque: known ? opaque : undefined,
+      ...(Number.isSafeInteger(unpackedAt) ? { unpackedAt: Number(unpackedAt) } : {}),
     };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;

@@ -1,6 +1,11 @@
-import { type FileHandle, constants, open } from 'node:fs/promises';
+import { closeSync, openSync } from 'node:fs';
+import { type FileHandle, constants, lstat, open } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { namesFile } from './file-lock.ts';
-import { isMissing } from './storage.ts';
+import { isMissing, unlessMissing } from './storage.ts';
+
+/** Milliseconds. Whoever holds something exclusively for longer than this hangs. */
+const longestDeletion = 10_000;
 
 /**
  * A lease says that something on the volume is in use: a shared flock on the directory or file itself, so it works
@@ -15,9 +20,17 @@ export class Lease implements AsyncDisposable {
     this.#handle = handle;
   }
 
-  /** Leases what is at `path` now; undefined when nothing is there or it is being deleted. */
+  /**
+   * Leases what is at `path`; undefined when nothing is there. Whoever holds it exclusively is about to rename it away
+   * or looks whether it is in use, which is over in a moment; that moment is waited for.
+   */
   static async tryAcquire(path: string): Promise<Lease | undefined> {
-    return Lease.#tryLock(path, 'shared');
+    for (let pause = 1, waited = 0; ; pause = Math.min(pause * 2, 50)) {
+      const lease = await Lease.#tryLock(path, 'shared');
+      if (lease !== undefined || waited > longestDeletion || !(await isThere(path))) return lease;
+      await delay(pause);
+      waited += pause;
+    }
   }
 
   /** The exclusive counterpart, for deleting; undefined while anyone has a lease. */
@@ -42,6 +55,32 @@ export class Lease implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#handle.close();
   }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return (await unlessMissing(lstat(path))) !== undefined;
+}
+
+/** Tells whether anybody has a lease on a path now. It asks by locking it for an instant. */
+export type LeaseProbe = (path: string) => boolean;
+
+/** Synchronous, since a prune asks for thousands of paths. */
+export async function loadLeaseProbe(): Promise<LeaseProbe> {
+  const { tryLock } = await import('../os/index.ts');
+  return (path) => {
+    let fd: number;
+    try {
+      fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    } catch (error) {
+      if (isMissing(error)) return false;
+      throw error;
+    }
+    try {
+      return !tryLock(fd, 'exclusive');
+    } finally {
+      closeSync(fd);
+    }
+  };
 }
 
 async function openExisting(path: string): Promise<FileHandle | undefined> {

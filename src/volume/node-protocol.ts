@@ -19,6 +19,9 @@ export const nodeSocketName = 'warmer.sock';
 /** Largest request body that the warmer reads, in bytes. */
 export const maximumRequestSize = 1024 * 1024;
 
+/** Longest line of a streamed answer, in bytes. */
+export const maximumMessageSize = 2 * 1024 * 1024;
+
 /** Media type of streamed answers. */
 export const streamMediaType = 'application/x-ndjson';
 
@@ -32,6 +35,16 @@ export interface EnsureRequest {
 }
 
 export type EnsureMessage =
+  | {
+      /**
+       * Sent once, as soon as it is known what the reference names, so that a build can plan and look up its steps while
+       * the layers are on their way. Left out when nothing has to be fetched, and when the documents are large.
+       */
+      readonly type: 'image';
+      /** Manifest and configuration in base64. */
+      readonly manifest: string;
+      readonly config: string;
+    }
   | {
       readonly type: 'progress';
       /** Bytes of layers fetched so far, of all that are fetched. */
@@ -80,4 +93,11 @@ export interface BuildReport {
   readonly steps: { readonly cached: number; readonly ran: number };
   /** The cache repository that was asked, and the keys that hit, so that last uses can be recorded. */
   readonly cache?: { readonly location: string; readonly hits: readonly string[] };
+}
+
+/** What builds read of the daemon's status; the whole of it is `WarmingStatus`. */
+export interface NodeStatus {
+  /** True when every configured image is warm, or has been tried for long enough. */
+  readonly ready: boolean;
+  readonly checks: readonly { readonly name: string; readonly ok: boolean; readonly detail: string }[];
 }

@@ -81,9 +81,37 @@ export class OciLayout {
     return layout;
   }
 
+  /** @throws EnvironmentError `E_VOLUME_READ_ONLY`. */
+  requireWritable(): void {
+    this.blobs.requireWritable();
+  }
+
   /** All descriptors of `index.json`, in its order. */
   async readIndex(): Promise<readonly Descriptor[]> {
     return (await this.#document()).manifests;
+  }
+
+  /**
+   * All descriptors of `index.json`, for whoever deletes what none of them refers to.
+   *
+   * @throws EnvironmentError `E_INDEX_DAMAGED` when it is damaged or missing.
+   */
+  async readSoundIndex(): Promise<readonly Descriptor[]> {
+    const damaged = (why: string, cause?: unknown): EnvironmentError =>
+      new EnvironmentError(`index.json is ${why}, so what is in use cannot be told`, {
+        code: 'E_INDEX_DAMAGED',
+        where: this.directory,
+        remedy: 'Warm an image again: that starts a new index, and keeps the damaged one aside.',
+        cause,
+      });
+    try {
+      const { manifests, members } = await this.#load();
+      if (members !== emptyDocument.members) return manifests;
+    } catch (error) {
+      if (error instanceof SyntaxError) throw damaged('damaged', error);
+      throw error;
+    }
+    throw damaged('missing');
   }
 
   /** The descriptors that go by `name` (annotation `org.opencontainers.image.ref.name`). */
@@ -93,7 +121,9 @@ export class OciLayout {
 
   /**
    * Stores a manifest and enters it into `index.json` under `name`, in place of what had that name and platform.
-   * The blobs that it refers to must be there already.
+   * The blobs that it refers to must be there already, and leased if anybody prunes here.
+   *
+   * @param entry `annotations` may depend on the entry whose place it takes.
    */
   async putManifest(
     mediaType: string,
@@ -102,23 +132,22 @@ export class OciLayout {
       readonly name?: string;
       readonly platform?: Platform;
       readonly artifactType?: string;
-      readonly annotations?: Readonly<Record<string, string>>;
+      readonly annotations?: (previous: Descriptor | undefined) => Readonly<Record<string, string>>;
     },
   ): Promise<Descriptor> {
-    const stored = await this.blobs.put(mediaType, bytes);
-    const descriptor: Descriptor = {
-      ...stored,
+    await using leased = await this.blobs.putLeased(mediaType, bytes);
+    const name = entry.name === undefined ? {} : { [refNameAnnotation]: entry.name };
+    let descriptor: Descriptor = {
+      ...leased.descriptor,
       ...(entry.artifactType === undefined ? {} : { artifactType: entry.artifactType }),
       ...(entry.platform === undefined ? {} : { platform: entry.platform }),
-      annotations: {
-        ...entry.annotations,
-        ...(entry.name === undefined ? {} : { [refNameAnnotation]: entry.name }),
-      },
+      annotations: name,
     };
-    await this.updateIndex((manifests) => [
-      ...manifests.filter((other) => !sameEntry(other, descriptor)),
-      descriptor,
-    ]);
+    await this.updateIndex((manifests) => {
+      const previous = manifests.find((other) => sameEntry(other, descriptor));
+      descriptor = { ...descriptor, annotations: { ...entry.annotations?.(previous), ...name } };
+      return [...manifests.filter((other) => !sameEntry(other, descriptor)), descriptor];
+    });
     return descriptor;
   }
 

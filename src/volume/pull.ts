@@ -1,6 +1,7 @@
 import { statfs } from 'node:fs/promises';
+import type PQueue from 'p-queue';
 import type { Layer } from '../layer/index.ts';
-import { type RegistryClient, type Repository, fetchImage } from '../registry/index.ts';
+import { type ImageSource, type RegistryClient, fetchImage } from '../registry/index.ts';
 import {
   type Descriptor,
   type Digest,
@@ -13,7 +14,8 @@ import {
 } from '../oci/index.ts';
 import { EnvironmentError, KilnError, systemErrorCode } from '../support/index.ts';
 import { downloadBlob } from './download.ts';
-import { type StoredImage, type VolumeParts, layersOf, requireDiffIDs } from './images.ts';
+import type { VolumeParts } from './parts.ts';
+import { type StoredImage, layersOf, requireDiffIDs } from './stored-image.ts';
 import { Lease, LeaseSet } from './leases.ts';
 import type { Unpacker } from './unpack.ts';
 
@@ -22,7 +24,19 @@ export interface PullOptions {
   readonly unpack?: boolean;
   /** Ask the registry whether the tag still names what is stored. Default true; never asked for a digest. */
   readonly refresh?: boolean;
+  /** Layers of a pull with a higher one are fetched before those of others that wait. Default 0. */
+  readonly priority?: number;
   readonly signal?: AbortSignal;
+  // Who joins a pull that another caller began is told nothing by the following.
+  /** Called once it is known what is fetched; not for what is there. */
+  readonly onImage?: (image: Image) => void;
+  /** Called as layers arrive, with the bytes of them that are there and of all that were missing. */
+  readonly onProgress?: (bytes: number, total: number) => void;
+  /**
+   * Called before anything is written, with about how many bytes will be. It may make room or wait its turn, and what it
+   * throws is what the pull throws.
+   */
+  readonly makeRoom?: (needed: number) => Promise<void>;
 }
 
 export interface PullResult {
@@ -36,16 +50,20 @@ export interface PullResult {
 /** What a pull needs of the volume. */
 export interface PullTarget extends VolumeParts {
   readonly unpacker: Unpacker;
+  /** Bounds how many layers are fetched at the same time, whatever images they belong to. */
+  readonly downloads: PQueue;
   find(reference: Reference, platform: Platform): Promise<StoredImage | undefined>;
   /** True when the stored image is what `target` names: that manifest, or one chosen from that index. */
   isTarget(image: StoredImage, target: Digest): Promise<boolean>;
-  markChecked(image: StoredImage, platform: Platform): Promise<StoredImage>;
+  /** @returns undefined when the image was pruned meanwhile. */
+  markChecked(image: StoredImage, platform: Platform): Promise<StoredImage | undefined>;
   commit(reference: Reference, platform: Platform, image: Image, target: Digest): Promise<StoredImage>;
 }
 
 /**
  * Brings an image onto the volume. Order of writes: layer blobs (each unpacked as it arrives), configuration, manifest,
- * `index.json`, index database; so whatever is interrupted, nothing refers to what is not there.
+ * `index.json`, index database; so whatever is interrupted, nothing refers to what is not there. Each blob is leased from
+ * when it is there until `index.json` refers to it, so that no prune takes it in between.
  */
 export async function pullImage(
   target: PullTarget,
@@ -57,27 +75,30 @@ export async function pullImage(
   const { unpack = true, refresh = true, signal } = options;
   const stored = await target.find(reference, platform);
   if (stored !== undefined && (reference.digest !== undefined || !refresh)) {
-    if (unpack) await unpackStored(target, client, stored, signal);
+    if (unpack) await unpackStored(target, client, stored, options);
     return { image: stored, outcome: 'fresh', bytes: 0 };
   }
   const digest = reference.digest ?? (await resolve(client, reference, signal));
   if (stored !== undefined && (await target.isTarget(stored, digest))) {
-    if (unpack) await unpackStored(target, client, stored, signal);
-    return { image: await target.markChecked(stored, platform), outcome: 'fresh', bytes: 0 };
+    if (unpack) await unpackStored(target, client, stored, options);
+    const image = await target.markChecked(stored, platform);
+    if (image !== undefined) return { image, outcome: 'fresh', bytes: 0 };
   }
   // By digest, so that a tag that moves meanwhile cannot mix two images.
   const image = await fetchImage(client, { ...reference, digest }, platform, signal);
   if (image === undefined) throw notFound(reference);
   requireDiffIDs(image, formatReference(reference));
-  await using transfer = new Transfer(target, client.repository(reference), signal);
+  options.onImage?.(image);
+  await using transfer = new Transfer(target, client.source(reference), options);
   await transfer.run(layersOf(target.layout, image), image.manifest.layers, unpack);
-  await target.layout.blobs.put(image.manifest.config.mediaType, image.configBytes);
+  const { mediaType } = image.manifest.config;
+  await using _config = await target.layout.blobs.putLeased(mediaType, image.configBytes);
   const committed = await target.commit(reference, platform, image, digest);
   return { image: committed, outcome: 'pulled', bytes: transfer.fetched };
 }
 
 async function resolve(client: RegistryClient, reference: Reference, signal?: AbortSignal): Promise<Digest> {
-  const head = await client.repository(reference).headManifest(referenceTarget(reference), signal);
+  const head = await client.source(reference).headManifest(referenceTarget(reference), signal);
   if (head === undefined) throw notFound(reference);
   return head.digest;
 }
@@ -96,9 +117,9 @@ async function unpackStored(
   target: PullTarget,
   client: RegistryClient,
   image: StoredImage,
-  signal: AbortSignal | undefined,
+  options: PullOptions,
 ): Promise<void> {
-  await using transfer = new Transfer(target, client.repository(image.reference), signal);
+  await using transfer = new Transfer(target, client.source(image.reference), options);
   await transfer.run(image.layers, image.manifest.layers, true);
 }
 
@@ -106,20 +127,26 @@ async function unpackStored(
 class Transfer implements AsyncDisposable {
   fetched = 0;
   readonly #target: PullTarget;
-  readonly #repository: Repository;
+  readonly #source: ImageSource;
   readonly #leases = new LeaseSet();
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
+  readonly #options: PullOptions;
+  /** Bytes that have arrived of each layer that was missing. */
+  readonly #arrived = new Map<Digest, number>();
+  #total = 0;
 
-  constructor(target: PullTarget, repository: Repository, signal: AbortSignal | undefined) {
+  constructor(target: PullTarget, source: ImageSource, options: PullOptions) {
     this.#target = target;
-    this.#repository = repository;
+    this.#source = source;
+    this.#options = options;
+    const { signal } = options;
     this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
   }
 
   /** All layers at once; the first failure stops the others, and is what is thrown. */
   async run(layers: readonly Layer[], descriptors: readonly Descriptor[], unpack: boolean): Promise<void> {
-    await requireSpace(this.#target, layers, unpack);
+    await this.#prepare(layers, unpack);
     let failure: { readonly error: unknown } | undefined;
     const work = layers.map(async (layer, position) => {
       try {
@@ -131,6 +158,26 @@ class Transfer implements AsyncDisposable {
     });
     await Promise.all(work);
     if (failure !== undefined) throw failure.error;
+  }
+
+  async #prepare(layers: readonly Layer[], unpack: boolean): Promise<void> {
+    const { directory } = this.#target;
+    const { missing, needed } = await workAhead(this.#target, layers, unpack);
+    for (const { digest, size } of missing) {
+      this.#arrived.set(digest, 0);
+      this.#total += size;
+    }
+    if (needed === 0) return;
+    await this.#options.makeRoom?.(needed);
+    await requireSpace(directory, needed);
+    this.#tell();
+  }
+
+  #tell(): void {
+    if (this.#total === 0) return;
+    let bytes = 0;
+    for (const arrived of this.#arrived.values()) bytes += arrived;
+    this.#options.onProgress?.(bytes, this.#total);
   }
 
   async #layer(layer: Layer, descriptor: Descriptor, unpack: boolean): Promise<void> {
@@ -156,12 +203,59 @@ class Transfer implements AsyncDisposable {
       const lease = await Lease.tryAcquire(blobs.path(descriptor.digest));
       if (lease !== undefined) this.#leases.add(lease);
       if (lease !== undefined && (await blobs.has(descriptor))) return fetched;
-      const source = (offset: number, signal: AbortSignal | undefined): ReturnType<Repository['openBlob']> =>
-        this.#repository.openBlob(descriptor, signal, offset);
-      const bytes = await downloadBlob(blobs, descriptor, source, this.#signal);
+      const bytes = await this.#download(descriptor);
       fetched += bytes;
       this.fetched += bytes;
+      this.#count(descriptor, descriptor.size);
     }
+  }
+
+  /** Waits for one of the places that all pulls share. */
+  async #download(descriptor: Descriptor): Promise<number> {
+    const { downloads, layout } = this.#target;
+    let running: Promise<number> | undefined;
+    const start = (): Promise<number> => {
+      running = downloadBlob(
+        layout.blobs,
+        descriptor,
+        (offset, signal) => this.#open(descriptor, offset, signal),
+        this.#signal,
+      );
+      return running;
+    };
+    try {
+      return await downloads.add(start, { priority: this.#options.priority ?? 0, signal: this.#signal });
+    } finally {
+      // The queue lets go as soon as the signal fires; the files and locks of the download are in use until it ends.
+      await running?.catch(() => undefined);
+    }
+  }
+
+  async #open(
+    descriptor: Descriptor,
+    offset: number,
+    signal: AbortSignal | undefined,
+  ): Promise<AsyncIterable<Uint8Array>> {
+    const content = await this.#source.openBlob(descriptor, signal, offset);
+    return this.#counted(content, descriptor, offset);
+  }
+
+  async *#counted(
+    content: AsyncIterable<Uint8Array>,
+    descriptor: Descriptor,
+    offset: number,
+  ): AsyncGenerator<Uint8Array> {
+    let position = offset;
+    for await (const chunk of content) {
+      position += chunk.byteLength;
+      this.#count(descriptor, position);
+      yield chunk;
+    }
+  }
+
+  #count({ digest }: Descriptor, bytes: number): void {
+    this.#arrived.set(digest, bytes);
+    this.#tell();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -172,22 +266,34 @@ class Transfer implements AsyncDisposable {
 /** Compressed layers grow about this much; only to refuse early what cannot fit. */
 const expectedExpansion = 2;
 
-/** Refuses before anything is written, rather than filling the node. */
-async function requireSpace(target: PullTarget, layers: readonly Layer[], unpack: boolean): Promise<void> {
+/** What of an image is not there yet: its blobs, and about how many bytes will be written. */
+async function workAhead(
+  target: PullTarget,
+  layers: readonly Layer[],
+  unpack: boolean,
+): Promise<{ missing: Layer[]; needed: number }> {
+  const missing = new Map<Digest, Layer>();
   let needed = 0;
-  for (const layer of layers) {
-    if (!(await target.layout.blobs.has(layer))) needed += layer.size;
+  for (const layer of new Set(layers)) {
+    if (!(await target.layout.blobs.has(layer)) && !missing.has(layer.digest)) {
+      missing.set(layer.digest, layer);
+      needed += layer.size;
+    }
     if (unpack && (await target.layers.seal(layer.diffID)) === undefined)
       needed += layer.size * expectedExpansion;
   }
-  if (needed === 0) return;
-  const { bavail, bsize } = await statfs(target.directory);
+  return { missing: [...missing.values()], needed };
+}
+
+/** Refuses before anything is written, rather than filling the node. */
+async function requireSpace(directory: string, needed: number): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
   if (bavail * bsize >= needed) return;
   throw new EnvironmentError(
     `the image needs about ${mebibytes(needed)} MiB, the volume has ${mebibytes(bavail * bsize)} MiB free`,
     {
       code: 'E_NO_SPACE',
-      where: target.directory,
+      where: directory,
       remedy: 'Prune the volume or give it more space.',
     },
   );

@@ -16,8 +16,11 @@ export class Unpacker {
   readonly #blobs: BlobDirectory;
   readonly #layers: LayerDirectory;
   #queue: Promise<PQueue> | undefined;
+  #concurrency: number;
 
-  constructor(blobs: BlobDirectory, layers: LayerDirectory) {
+  /** @param limit layers at the same time, if there are so many processors. */
+  constructor(blobs: BlobDirectory, layers: LayerDirectory, limit: number) {
+    this.#concurrency = Math.min(limit, availableParallelism());
     this.#blobs = blobs;
     this.#layers = layers;
   }
@@ -32,10 +35,16 @@ export class Unpacker {
     const compression = compressionOf(layer);
     if ((await this.#layers.seal(layer.diffID)) !== undefined) return;
     this.#queue ??= import('p-queue').then(
-      ({ default: Queue }) => new Queue({ concurrency: availableParallelism() }),
+      ({ default: Queue }) => new Queue({ concurrency: this.#concurrency }),
     );
     const queue = await this.#queue;
     await queue.add(() => this.#ensureNow(layer, compression, signal));
+  }
+
+  /** Changes how many layers are unpacked at the same time. */
+  async limit(count: number): Promise<void> {
+    this.#concurrency = Math.min(count, availableParallelism());
+    if (this.#queue !== undefined) (await this.#queue).concurrency = this.#concurrency;
   }
 
   async #ensureNow(layer: Layer, compression: LayerCompression, signal?: AbortSignal): Promise<void> {

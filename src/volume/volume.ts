@@ -1,44 +1,41 @@
 import { join as joinPath } from 'node:path';
+import type PQueue from 'p-queue';
 import type { Layer } from '../layer/index.ts';
 import {
   type BlobStore,
-  type Descriptor,
   type DiffID,
   type Digest,
   type Image,
   type Platform,
   type Reference,
   formatReference,
-  normalizePlatform,
 } from '../oci/index.ts';
 import type { RegistryClient } from '../registry/index.ts';
-import { type Progress, SingleFlight, type TemporaryDirectory, messageOf } from '../support/index.ts';
-import { join } from './flight.ts';
 import {
-  type StoredImage,
-  type StoredImageDetails,
-  type StoredImageSummary,
-  type VolumeParts,
-  type VolumeUsage,
-  annotations,
-  describe,
-  imageSize,
-  layersOf,
-  loadImage,
-  measure,
-  recordOf,
-  servesPlatform,
-  summarize,
-} from './images.ts';
-import { IndexDatabase, type ImageKey, type ImageRecord } from './index-db.ts';
+  KilnError,
+  type Progress,
+  SingleFlight,
+  type TemporaryDirectory,
+  joinFlight,
+} from '../support/index.ts';
+import { IndexDatabase, type ImageRecord } from './index-db.ts';
 import { LockedDirectory, cleanIngest } from './ingest.ts';
 import { LayerDirectory } from './layers.ts';
 import { type LeasedSource, leaseSource } from './layer-source.ts';
 import { type LayerLease, Lease, LeaseSet } from './leases.ts';
-import { OciLayout, platformKey, refNameAnnotation, sameEntry } from './oci-layout.ts';
+import { type StoredImageDetails, type StoredImageSummary, describe, summarize } from './listing.ts';
+import { OciLayout, platformKey } from './oci-layout.ts';
+import type { VolumeParts } from './parts.ts';
+import type { PrunePlan } from './prune-plan.ts';
+import type { PrunePolicy } from './prune-policy.ts';
+import type { PruneResult } from './prune.ts';
 import type { PullOptions, PullResult, PullTarget } from './pull.ts';
+import { ImageReferences } from './references.ts';
 import { ensureDirectory, explained } from './storage.ts';
+import { type StoredImage, loadImage, recordOf } from './stored-image.ts';
 import { Unpacker } from './unpack.ts';
+import { type VolumeUsage, measure } from './usage.ts';
+import { UseCounter } from './use-counter.ts';
 
 export interface VolumeOptions {
   /** `read-write` creates what is missing; `read-only` never writes anything. */
@@ -46,6 +43,16 @@ export interface VolumeOptions {
   /** False for scratch space that need not survive a power failure. Default true. */
   readonly durable?: boolean;
   readonly progress?: Progress | undefined;
+  /** Layers that are fetched, and at most that many are unpacked, at the same time. Default: see {@link Volume.limitLayers}. */
+  readonly layers?: number;
+}
+
+/** As many connections as a registry's host gets at the same time. */
+const defaultLayerLimit = 16;
+
+/** An image that stays on the volume until this is disposed. */
+export interface ImageLease extends AsyncDisposable {
+  readonly image: StoredImage;
 }
 
 /** The cache volume: images with their blobs, their layers unpacked, and who uses them (README.md). */
@@ -56,11 +63,11 @@ export class Volume implements AsyncDisposable {
   readonly #layers: LayerDirectory;
   readonly #index: IndexDatabase;
   readonly #unpacker: Unpacker;
-  readonly #progress: Progress | undefined;
   readonly #pulls = new SingleFlight<string, PullResult>();
-  /** Which image a layer handed out by `find` belongs to, to count its uses. */
-  readonly #owners = new WeakMap<Layer, ImageKey>();
-  readonly #uses = new Map<string, ImageKey>();
+  #downloads: Promise<PQueue> | undefined;
+  #layerLimit: number;
+  readonly #references: ImageReferences;
+  readonly #uses: UseCounter;
 
   private constructor(layout: OciLayout, options: VolumeOptions) {
     const { directory } = layout;
@@ -68,11 +75,13 @@ export class Volume implements AsyncDisposable {
     this.directory = directory;
     this.writable = layout.writable;
     this.#layout = layout;
-    this.#progress = progress;
     this.#layers = new LayerDirectory({ directory, durable });
-    this.#unpacker = new Unpacker(layout.blobs, this.#layers);
+    this.#layerLimit = options.layers ?? defaultLayerLimit;
+    this.#unpacker = new Unpacker(layout.blobs, this.#layers, this.#layerLimit);
     const records = (): Promise<ImageRecord[]> => this.#records();
     this.#index = new IndexDatabase({ directory, writable: this.writable, progress, records });
+    this.#references = new ImageReferences(layout, this.#index);
+    this.#uses = new UseCounter(this.#index, progress);
   }
 
   /**
@@ -104,14 +113,29 @@ export class Volume implements AsyncDisposable {
     platform: Platform,
     signal?: AbortSignal,
   ): Promise<StoredImage | undefined> {
-    for (const descriptor of await this.#candidates(reference, platform)) {
+    for (const descriptor of await this.#references.candidates(reference, platform)) {
       signal?.throwIfAborted();
       const image = await loadImage(this.#layout, reference, descriptor);
       if (image === undefined) continue;
-      this.#own(image, descriptor);
+      this.#uses.own(image.layers, descriptor);
       return image;
     }
     return undefined;
+  }
+
+  /**
+   * As {@link find}, and the blobs of the layers stay until the result is disposed, whatever is pruned meanwhile: so the
+   * layers can be leased or unpacked then, and pushed.
+   */
+  async acquire(
+    reference: Reference,
+    platform: Platform,
+    signal?: AbortSignal,
+  ): Promise<ImageLease | undefined> {
+    const image = await this.find(reference, platform, signal);
+    const blobs = await this.acquireBlobs(image?.manifest.layers.map(({ digest }) => digest) ?? []);
+    if (image === undefined || blobs === undefined) return undefined;
+    return { image, [Symbol.asyncDispose]: () => blobs[Symbol.asyncDispose]() };
   }
 
   /**
@@ -129,29 +153,49 @@ export class Volume implements AsyncDisposable {
   ): Promise<PullResult> {
     // Loaded only here: a build on a warm volume needs no registry.
     const { pullImage, pullKey } = await import('./pull.ts');
+    this.#downloads ??= import('p-queue').then(
+      ({ default: Queue }) => new Queue({ concurrency: this.#layerLimit }),
+    );
+    const downloads = await this.#downloads;
     return explained(this.directory, () =>
-      join(
+      joinFlight(
         this.#pulls,
         pullKey(reference, platform, options),
-        () => pullImage(this.#pullTarget(), client, reference, platform, options),
+        () => pullImage(this.#pullTarget(downloads), client, reference, platform, options),
         options.signal,
       ),
     );
   }
 
-  /** Whether a stored image is what a tag's digest names: that manifest, or the one chosen from that index. */
-  async isCurrent(image: StoredImage, target: Digest): Promise<boolean> {
-    if (image.descriptor.digest === target) return true;
-    const named = await this.#layout.descriptorsNamed(formatReference(image.reference));
-    return named.some(
-      (entry) =>
-        entry.digest === image.descriptor.digest && entry.annotations?.[annotations.target] === target,
-    );
+  /** Bounds how many layers are fetched at the same time, by all pulls together; memory grows with it. */
+  async limitLayers(count: number): Promise<void> {
+    this.#layerLimit = count;
+    await this.#unpacker.limit(count);
+    if (this.#downloads !== undefined) (await this.#downloads).concurrency = count;
   }
 
-  /** Enters an image whose layer blobs are on the volume already. `platform`: default that of its configuration. */
+  /** Whether a stored image is what a tag's digest names: that manifest, or the one chosen from that index. */
+  isCurrent(image: StoredImage, target: Digest): Promise<boolean> {
+    return this.#references.isCurrent(image, target);
+  }
+
+  /**
+   * Enters an image whose layer blobs are on the volume already. `platform`: default that of its configuration.
+   *
+   * @throws KilnError `E_BLOB_NOT_FOUND` when a layer's blob is not there.
+   */
   async addImage(reference: Reference, image: Image, platform: Platform = image.config): Promise<void> {
-    await this.#layout.blobs.put(image.manifest.config.mediaType, image.configBytes);
+    await using layers = await this.acquireBlobs(image.manifest.layers.map(({ digest }) => digest));
+    if (layers === undefined)
+      throw new KilnError(`not all layers of ${formatReference(reference)} are on the volume`, {
+        code: 'E_BLOB_NOT_FOUND',
+        category: 'environment',
+        where: this.directory,
+      });
+    await using _config = await this.#layout.blobs.putLeased(
+      image.manifest.config.mediaType,
+      image.configBytes,
+    );
     await this.#commit(reference, platform, image, image.descriptor.digest);
   }
 
@@ -174,7 +218,10 @@ export class Volume implements AsyncDisposable {
       if (failed !== undefined) throw failed.reason;
       return undefined;
     }
-    this.#countUses(layers);
+    if (this.writable) {
+      this.#uses.count(layers);
+      await Promise.all(unique.map(({ diffID }) => this.#layers.markUsed(diffID)));
+    }
     return {
       paths: unique.map(({ diffID }) => this.#layers.tree(diffID)),
       [Symbol.asyncDispose]: () => leases[Symbol.asyncDispose](),
@@ -221,6 +268,24 @@ export class Volume implements AsyncDisposable {
     return describe(this.#parts(), reference);
   }
 
+  /** Makes or mends the index database now, rather than with the first change. What is wrong with it is warned of. */
+  prepareIndex(): Promise<void> {
+    return this.#index.put([]);
+  }
+
+  /** True when the index database can be read. */
+  async hasIndex(): Promise<boolean> {
+    return (await this.#index.rows()) !== undefined;
+  }
+
+  /** Counts a use of an image by somebody who cannot write the volume. One that is not there is no error. */
+  async markUsed(reference: Reference, platform: Platform): Promise<void> {
+    const image = await this.find(reference, platform);
+    if (image === undefined) return;
+    this.#uses.count(image.layers);
+    await Promise.all(image.layers.map(({ diffID }) => this.#layers.markUsed(diffID)));
+  }
+
   /** A directory on the file system of the volume, removed on disposal, or by another process after a crash. */
   scratch(prefix: string): Promise<TemporaryDirectory> {
     return explained(this.directory, () =>
@@ -229,97 +294,70 @@ export class Volume implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#flushUses();
+    await this.#uses.flush();
     this.#index[Symbol.dispose]();
+  }
+
+  /**
+   * What a prune by this policy would do, on a volume in use; changes nothing.
+   *
+   * @throws UsageError `E_PRUNE_POLICY_EMPTY`, `E_PRUNE_POLICY_INVALID`; EnvironmentError `E_INDEX_DAMAGED`.
+   */
+  async planPrune(policy: PrunePolicy, signal?: AbortSignal): Promise<PrunePlan> {
+    const { planPrune } = await import('./prune-plan.ts');
+    return planPrune(this.#parts(), policy, signal);
+  }
+
+  /**
+   * Prunes: carries out a plan, or makes one and carries it out. What came into use since the plan stays.
+   *
+   * @throws EnvironmentError `E_VOLUME_LOCKED` while another prune runs, `E_VOLUME_READ_ONLY`, and as {@link planPrune}.
+   */
+  async prune(what: PrunePlan | PrunePolicy, signal?: AbortSignal): Promise<PruneResult> {
+    this.#layout.requireWritable();
+    const { executePrune } = await import('./prune.ts');
+    return explained(this.directory, async () =>
+      executePrune(this.#parts(), 'items' in what ? what : await this.planPrune(what, signal), signal),
+    );
+  }
+
+  /**
+   * Pins an image so that prune leaves it alone, also after it was pulled anew; or unpins it.
+   *
+   * @param platform undefined: every platform of the reference.
+   * @returns the platforms that are now as asked for.
+   * @throws UsageError `E_IMAGE_NOT_WARM` when the reference is not on the volume.
+   */
+  async setPinned(
+    reference: Reference,
+    platform: Platform | undefined,
+    pinned: boolean,
+  ): Promise<readonly string[]> {
+    this.#layout.requireWritable();
+    const entries = await this.#references.setPinned(reference, platform, pinned);
+    return entries.map((entry) => platformKey(entry.platform));
+  }
+
+  /** Removes what killed processes left unfinished. Opening the volume for writing does it too. */
+  async clean(): Promise<void> {
+    this.#layout.requireWritable();
+    await explained(this.directory, () => cleanIngest(this.#layout.blobs.ingestDirectory));
   }
 
   #parts(): VolumeParts {
     return { directory: this.directory, layout: this.#layout, layers: this.#layers, index: this.#index };
   }
 
-  #pullTarget(): PullTarget {
+  #pullTarget(downloads: PQueue): PullTarget {
     return {
       ...this.#parts(),
+      downloads,
       unpacker: this.#unpacker,
       find: (reference, platform) => this.find(reference, platform),
       isTarget: (image, target) => this.isCurrent(image, target),
-      markChecked: (image, platform) => this.#markChecked(image, platform),
+      markChecked: (image, platform) => this.#references.markChecked(image, platform),
       commit: (reference, platform, image, target) => this.#commit(reference, platform, image, target),
     };
-  }
-
-  async #candidates(reference: Reference, platform: Platform): Promise<Descriptor[]> {
-    const { digest } = reference;
-    const named =
-      digest === undefined
-        ? await this.#layout.descriptorsNamed(formatReference(reference))
-        : (await this.#layout.readIndex()).filter(
-            (entry) => entry.digest === digest || entry.annotations?.[annotations.target] === digest,
-          );
-    return named.filter((descriptor) => servesPlatform(descriptor, platform));
-  }
-
-  async #markChecked(image: StoredImage, platform: Platform): Promise<StoredImage> {
-    const checkedAt = new Date();
-    const name = formatReference(image.reference);
-    let records: ImageRecord[] = [];
-    await this.#layout.updateIndex((manifests) => {
-      const marked = manifests.map((entry) =>
-        entry.annotations?.[refNameAnnotation] === name &&
-        entry.digest === image.descriptor.digest &&
-        servesPlatform(entry, platform)
-          ? {
-              ...entry,
-              annotations: { ...entry.annotations, [annotations.checkedAt]: checkedAt.toISOString() },
-            }
-          : entry,
-      );
-      const changed = marked.filter((entry, position) => entry !== manifests[position]);
-      records = changed.flatMap((entry) => recordOf(entry, imageSize(image)) ?? []);
-      return marked;
-    });
-    await this.#index.put(records);
-    return { ...image, checkedAt };
-  }
-
-  async #commit(
-    reference: Reference,
-    platform: Platform,
-    image: Image,
-    target: Digest,
-  ): Promise<StoredImage> {
-    const now = new Date().toISOString();
-    const name = formatReference(reference);
-    const entry = { name, platform: platformOf(platform) };
-    const before = (await this.#layout.readIndex()).find((other) =>
-      sameEntry(other, {
-        ...image.descriptor,
-        platform: entry.platform,
-        annotations: { [refNameAnnotation]: name },
-      }),
-    );
-    const pinned = before?.annotations?.[annotations.pinned];
-    const descriptor = await this.#layout.putManifest(image.descriptor.mediaType, image.manifestBytes, {
-      ...entry,
-      annotations: {
-        [annotations.pulledAt]: now,
-        [annotations.checkedAt]: now,
-        [annotations.target]: target,
-        ...(pinned === undefined ? {} : { [annotations.pinned]: pinned }),
-      },
-    });
-    const record = recordOf(descriptor, imageSize(image));
-    if (record !== undefined) await this.#index.put([record]);
-    const stored: StoredImage = {
-      ...image,
-      descriptor: { ...image.descriptor, platform: entry.platform },
-      reference,
-      layers: layersOf(this.#layout, image),
-      pulledAt: new Date(now),
-      checkedAt: new Date(now),
-    };
-    this.#own(stored, descriptor);
-    return stored;
   }
 
   /** Leases one layer into `leases`; false when it is not there and cannot be made. */
@@ -336,43 +374,18 @@ export class Volume implements AsyncDisposable {
     }
   }
 
-  #own(image: StoredImage, descriptor: Descriptor): void {
-    const reference = descriptor.annotations?.[refNameAnnotation];
-    if (reference === undefined) return;
-    for (const layer of image.layers)
-      this.#owners.set(layer, { reference, platform: platformKey(descriptor.platform) });
-  }
-
-  /** Uses are written when the volume is closed: a build must not wait for the database before its first step. */
-  #countUses(layers: readonly Layer[]): void {
-    if (!this.writable) return;
-    for (const layer of layers) {
-      const owner = this.#owners.get(layer);
-      if (owner !== undefined) this.#uses.set(`${owner.reference} ${owner.platform}`, owner);
-    }
-    // A process that stays, such as the warmer, has them written after a while.
-    if (this.#uses.size > 0) setTimeout(() => this.#flushInBackground(), 5000).unref();
-  }
-
-  #flushInBackground(): void {
-    this.#flushUses().catch((error: unknown) =>
-      this.#progress?.warn(`uses of the volume were not counted: ${messageOf(error)}`),
-    );
-  }
-
-  async #flushUses(): Promise<void> {
-    if (this.#uses.size === 0) return;
-    const keys = [...this.#uses.values()];
-    this.#uses.clear();
-    await this.#index.recordUses(keys, Date.now());
+  async #commit(
+    reference: Reference,
+    platform: Platform,
+    image: Image,
+    target: Digest,
+  ): Promise<StoredImage> {
+    const { image: stored, descriptor } = await this.#references.commit(reference, platform, image, target);
+    this.#uses.own(stored.layers, descriptor);
+    return stored;
   }
 
   async #records(): Promise<ImageRecord[]> {
     return (await this.#layout.readIndex()).flatMap((descriptor) => recordOf(descriptor, 0) ?? []);
   }
-}
-
-/** A platform without whatever else the object has, such as an image configuration. */
-function platformOf(platform: Platform): Platform {
-  return normalizePlatform(platform);
 }

@@ -178,14 +178,15 @@ describe('stages', () => {
   after(() => workshop[Symbol.asyncDispose]());
 
   test('that do not need each other run at the same time', async () => {
-    // Each waits for the other, so one after the other would never end well.
+    // Each waits for the other, so one after the other would never end well. What they say lies ready in files: nc ends
+    // when the other has said all, whether it has said its own or not.
     const port = await freePort();
     const context = await workshop.context({
       Dockerfile: [
         'FROM %BASE% AS listens',
-        `RUN echo from-a | timeout 60 nc -l -p ${port} > /heard`,
+        `RUN echo from-a > /say; timeout 60 nc -l -p ${port} < /say > /heard`,
         'FROM %BASE% AS calls',
-        `RUN for i in $(seq 300); do echo from-b | nc 127.0.0.1 ${port} > /heard && [ -s /heard ] && exit 0; sleep 0.1; done; exit 1`,
+        `RUN echo from-b > /say; for i in $(seq 300); do nc 127.0.0.1 ${port} < /say > /heard && [ -s /heard ] && exit 0; sleep 0.1; done; exit 1`,
         'FROM %BASE%',
         'COPY --from=listens /heard /a',
         'COPY --from=calls /heard /b',

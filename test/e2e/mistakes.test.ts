@@ -16,6 +16,8 @@ interface Mistake {
   /** What the error says. */
   readonly says: RegExp;
   readonly args?: readonly string[];
+  /** Further files of the context. */
+  readonly files?: Readonly<Record<string, string>>;
 }
 
 const mistakes: Readonly<Record<string, Mistake>> = {
@@ -74,6 +76,53 @@ const mistakes: Readonly<Record<string, Mistake>> = {
     dockerfile: 'FROM %BASE%\nUSER nosuchuser\nRUN true\n',
     code: codes.build,
     says: /Dockerfile:3: .*nosuchuser/,
+  },
+  'a directory copied onto a link of the image': {
+    dockerfile: 'FROM %BASE%\nRUN ln -s usr /lib\nCOPY tree /\n',
+    files: { 'tree/lib/x': '' },
+    code: codes.build,
+    says: /Dockerfile:3: .*\/lib/,
+  },
+  'an owner that the image does not know': {
+    dockerfile: 'FROM %BASE%\nCOPY --chown=nosuchuser Dockerfile /\n',
+    code: codes.build,
+    says: /Dockerfile:2: .*nosuchuser/,
+  },
+  'links that lead in a circle': {
+    dockerfile: 'FROM %BASE%\nRUN ln -s /b /a; ln -s /a /b\nFROM %BASE%\nCOPY --from=0 /a/file /x\n',
+    code: codes.build,
+    says: /Dockerfile:4: .*symbolic links/,
+  },
+  'a destination below links that lead in a circle': {
+    dockerfile: 'FROM %BASE%\nRUN ln -s /b /a; ln -s /a /b\nCOPY Dockerfile /a/x\n',
+    code: codes.build,
+    says: /Dockerfile:3: .*symbolic links/,
+  },
+  'a directory that is a file': {
+    dockerfile: 'FROM %BASE%\nRUN echo > /file\nWORKDIR /file/below\n',
+    code: codes.build,
+    says: /Dockerfile:3: .*\/file/,
+  },
+  'a file whose name marks a deleted one': {
+    dockerfile: 'FROM %BASE%\nRUN echo > /.wh.x\n',
+    code: codes.build,
+    says: /Dockerfile:2: .*\.wh\.x/,
+  },
+  'a command in an image that has no shell': {
+    dockerfile: 'FROM scratch\nRUN true\n',
+    code: codes.build,
+    says: /Dockerfile:2: .*\/bin\/sh/,
+  },
+  'a command that is killed': {
+    dockerfile: 'FROM %BASE%\nRUN kill -9 $$\n',
+    code: codes.build,
+    says: /Dockerfile:2: .*SIGKILL[\s\S]*memory/,
+  },
+  'a malformed .dockerignore': {
+    dockerfile: 'FROM %BASE%\nCOPY . /\n',
+    files: { '.dockerignore': '# comment\n[\n' },
+    code: codes.build,
+    says: /\.dockerignore:2: .*"\["/,
   },
   'a base that is not there': {
     dockerfile: 'FROM %HOST%/not/there:9\nRUN true\n',
@@ -160,9 +209,9 @@ describe('a mistake ends with one clear error:', () => {
       .replaceAll('%DOWN%', down)
       .replaceAll('%PRIVATE%', locked.host);
 
-  for (const [name, { dockerfile, code, says, args = [] }] of Object.entries(mistakes))
+  for (const [name, { dockerfile, code, says, args = [], files = {} }] of Object.entries(mistakes))
     test(name, async () => {
-      const context = await workshop.context({ Dockerfile: fill(dockerfile) });
+      const context = await workshop.context({ ...files, Dockerfile: fill(dockerfile) });
       const ended = await workshop.build(context, args.length === 0 ? ['--no-push'] : args.map(fill), {
         env: { HOME: home },
       });

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { inspectConfig, unpackLayout } from '../support/check-image.ts';
 import { kiln, stepsThat } from '../support/programs.ts';
 import { openWorkshop, type Workshop } from '../support/workshop.ts';
@@ -103,6 +104,52 @@ describe('an image goes to', () => {
     assert.equal(config.Entrypoint, undefined);
   });
 
+  test('its destination with what every instruction says of it', async () => {
+    const image = `${workshop.registry.host}/${workshop.unique('config')}:1`;
+    const everything = await workshop.context({
+      Dockerfile: [
+        'FROM scratch',
+        'ARG WHO=someone',
+        'ENV A=1 B="two words" C=$WHO',
+        'ENV old form',
+        'LABEL a="b c" d=$A',
+        'MAINTAINER Some Body <some@body>',
+        'USER 12:34',
+        'WORKDIR /w',
+        'WORKDIR sub/../dir',
+        'EXPOSE 80 90/udp 8000-8001',
+        'VOLUME ["/data", "/more"]',
+        'SHELL ["/bin/bash", "-c"]',
+        'ENTRYPOINT run ${A}',
+        'CMD ["x", "y"]',
+        'STOPSIGNAL SIGUSR1',
+        'HEALTHCHECK --interval=1m30s --retries=3 CMD check',
+        'ONBUILD RUN later',
+      ].join('\n'),
+    });
+    const ended = await workshop.build(everything, ['--destination', image, '--label', 'flag=1']);
+    assert.equal(ended.code, 0, ended.messages);
+    const { config, author } = inspectConfig(image);
+    assert.equal(author, 'Some Body <some@body>');
+    assert.deepEqual(config, {
+      User: '12:34',
+      WorkingDir: '/w/dir',
+      Env: [
+        'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+        ...['A=1', 'B=two words', 'C=someone', 'old=form'],
+      ],
+      Labels: { a: 'b c', d: '1', flag: '1' },
+      ExposedPorts: { '80/tcp': {}, '8000/tcp': {}, '8001/tcp': {}, '90/udp': {} },
+      Volumes: { '/data': {}, '/more': {} },
+      Entrypoint: ['/bin/bash', '-c', 'run ${A}'],
+      Cmd: ['x', 'y'],
+      StopSignal: 'SIGUSR1',
+      Healthcheck: { Test: ['CMD-SHELL', 'check'], Interval: 90e9, Retries: 3 },
+      OnBuild: ['RUN later'],
+      Shell: ['/bin/bash', '-c'],
+    });
+  });
+
   test('the same digest when nothing changed, from the cache', async () => {
     const image = `${workshop.registry.host}/${workshop.unique('same')}:1`;
     await build('--destination', image, '--cache');
@@ -136,6 +183,21 @@ describe('the executor', () => {
       stderr,
       /^\[app 1\/1\] \| tab\there\n\[app 1\/1\] \| \n\[app 1\/1\] \| last without end\n\[app 1\/1\] done in /m,
     );
+  });
+
+  test('draws a live line for a running step on a terminal, and takes it away', async () => {
+    const context = await workshop.context({ Dockerfile: 'FROM %BASE% AS app\nRUN sleep 1; echo said\n' });
+    const program = join(import.meta.dirname, '../../executor/main.ts');
+    const args = [program, '--context', context, '--no-push', '--cache-dir', workshop.volume];
+    // script(1) gives it a terminal; CI must not be set, which makes lines plain.
+    const command = [process.execPath, ...args].map((word) => `'${word}'`).join(' ');
+    const { stdout } = await promisify(execFile)('script', ['-qec', `env -u CI ${command}`, '/dev/null'], {
+      env: { PATH: process.env.PATH, TERM: 'xterm', HOME: '/nonexistent' },
+    });
+    const text = stdout.replaceAll('\r', '');
+    assert.match(text, /\[app 1\/1\] RUN sleep 1; echo said +0\.[0-9]{2}s\n/, 'a line with the time so far');
+    assert.match(text, /\[1A.\[J\[app 1\/1\] \| said\n/, 'cleared before the output');
+    assert.match(text, /\[app 1\/1\] done in .*\nbuilt sha256:/);
   });
 
   test('takes flags from the environment', async () => {

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
+import { eventually } from '../support/daemon.ts';
+import { ended, temporaryDirectory } from '../support/programs.ts';
+import { freePort } from '../support/registry.ts';
 import { openWorkshop } from '../support/workshop.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -37,5 +41,35 @@ describe('the compiled programs', () => {
     assert.match(run('executor', '--context', context, '--destination', image, '--cache'), /done in/);
     assert.match(run('executor', '--context', context, '--destination', image, '--cache'), /CACHED/);
     assert.match(run('warmer', 'ls'), /busybox:1 .* warm/);
+  });
+
+  test('serve the status page of the daemon, with its files', async () => {
+    await using scratch = await temporaryDirectory();
+    const config = join(scratch.path, 'warmer.yaml');
+    await writeFile(config, '{}');
+    const port = await freePort();
+    const args = ['daemon', '--config', config, '--cache-dir', join(scratch.path, 'volume')];
+    const daemon = spawn(join(root, 'bin/warmer'), [...args, `--listen=127.0.0.1:${port}`], {
+      stdio: 'pipe',
+    });
+    const end = ended(daemon);
+    try {
+      const get = async (path: string): Promise<string | undefined> => {
+        const answer = await fetch(`http://127.0.0.1:${port}${path}`).catch(() => undefined);
+        if (answer === undefined) {
+          assert.equal(daemon.exitCode, null, 'it runs');
+          return undefined;
+        }
+        assert.equal(answer.status, 200, path);
+        return answer.text();
+      };
+      const page = await eventually(() => get('/'), 'the page');
+      const files = [...page.matchAll(/(?:href|src)="(\/assets\/[^"]+)"/g)].map(([, path = '']) => path);
+      assert.equal(files.length, 3);
+      for (const file of files) assert.ok(((await get(file)) ?? '').length > 0, file);
+    } finally {
+      daemon.kill();
+      assert.equal((await end).code, 0);
+    }
   });
 });

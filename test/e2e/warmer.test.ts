@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { pushTestImage } from '../support/images.ts';
+import { pushTestImage, randomLayer } from '../support/images.ts';
 import { kiln } from '../support/programs.ts';
 import { openWorkshop, type Workshop } from '../support/workshop.ts';
 
@@ -22,23 +21,13 @@ describe('the warmer', () => {
     return image(name);
   }
 
-  function layer(text: string): string {
-    const directory = join(workshop.directory, workshop.unique('layer'));
-    execFileSync('mkdir', ['-p', join(directory, 'root')]);
-    execFileSync('dd', [
-      'if=/dev/urandom',
-      `of=${join(directory, 'root', text)}`,
-      'bs=1024',
-      'count=300',
-      'status=none',
-    ]);
-    execFileSync('tar', ['-C', join(directory, 'root'), '-czf', join(directory, 'layer.tar.gz'), '.']);
-    return join(directory, 'layer.tar.gz');
-  }
+  const layer = (text: string): Promise<string> => randomLayer(workshop.directory, text);
 
   test('fetches a layer that several images share once', async () => {
-    const shared = layer('shared');
-    const names = await Promise.all(['a', 'b', 'c'].map((name) => push(`${name}:1`, [shared, layer(name)])));
+    const shared = await layer('shared');
+    const names = await Promise.all(
+      ['a', 'b', 'c'].map(async (name) => push(`${name}:1`, [shared, await layer(name)])),
+    );
     await workshop.registry.clearLog();
     const volume = newVolume();
     const ended = await kiln('warmer', [
@@ -69,7 +58,7 @@ describe('the warmer', () => {
 
   test('finds the images of all stages of a Dockerfile, and takes no stage for an image', async () => {
     const names = await Promise.all(
-      ['base', 'tool', 'other'].map((name) => push(`${name}:2`, [layer(name)])),
+      ['base', 'tool', 'other'].map(async (name) => push(`${name}:2`, [await layer(name)])),
     );
     const context = await workshop.context({
       Dockerfile: [
@@ -97,7 +86,7 @@ describe('the warmer', () => {
   });
 
   test('warms what it can when some images fail, and says which', async () => {
-    const good = await push('good:1', [layer('good')]);
+    const good = await push('good:1', [await layer('good')]);
     const volume = newVolume();
     const ended = await kiln('warmer', [
       '--cache-dir',
@@ -117,7 +106,7 @@ describe('the warmer', () => {
 
   test('notices a tag that moved, and asks nobody about a digest', async () => {
     const volume = newVolume();
-    const name = await push('moving:1', [layer('first')]);
+    const name = await push('moving:1', [await layer('first')]);
     const warm = async (reference: string): Promise<string> => {
       const ended = await kiln('warmer', ['--cache-dir', volume, '--image', reference]);
       assert.equal(ended.code, 0, ended.stderr);
@@ -125,7 +114,7 @@ describe('the warmer', () => {
     };
     assert.equal(await warm(name), 'pulled');
     assert.equal(await warm(name), 'fresh');
-    await push('moving:1', [layer('second')]);
+    await push('moving:1', [await layer('second')]);
     assert.equal(await warm(name), 'pulled');
     const listed = await kiln('warmer', ['inspect', name, '--cache-dir', volume, '-o', 'json']);
     const [{ digest } = { digest: '' }] = JSON.parse(listed.stdout) as { digest: string }[];
@@ -136,7 +125,7 @@ describe('the warmer', () => {
 
   test('asks nobody about a tag that was confirmed within --cache-ttl', async () => {
     const volume = newVolume();
-    const name = await push('young:1', [layer('young')]);
+    const name = await push('young:1', [await layer('young')]);
     const args = ['--cache-dir', volume, '--image', name];
     assert.equal((await kiln('warmer', args)).code, 0);
     await workshop.registry.clearLog();
@@ -148,7 +137,7 @@ describe('the warmer', () => {
 
   test('ten at once on one volume agree', async () => {
     const volume = newVolume();
-    const name = await push('race:1', [layer('x'), layer('y')]);
+    const name = await push('race:1', [await layer('x'), await layer('y')]);
     await workshop.registry.clearLog();
     const all = await Promise.all(
       Array.from({ length: 10 }, () => kiln('warmer', ['--cache-dir', volume, '--image', name])),

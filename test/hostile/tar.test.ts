@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -81,6 +82,17 @@ describe('a hostile layer', () => {
 
   test('cannot forge an overlayfs whiteout', async () => {
     await assert.rejects(unpack(entry('x', 'character')), { code: 'E_TAR_UNSAFE' });
+  });
+
+  test('cannot stand for a file of any size', async () => {
+    execFileSync('truncate', ['-s', '1T', join(scratch, 'huge')]);
+    for (const format of ['--format=gnu', '--format=pax']) {
+      execFileSync('tar', ['-C', scratch, '--sparse', format, '-cf', join(scratch, 'layer.tar'), 'huge']);
+      await assert.rejects(
+        unpackLayer({ file: join(scratch, 'layer.tar'), compression: 'none' }, join(scratch, 'root')),
+        { code: 'E_TAR_MALFORMED', message: /sparse/ },
+      );
+    }
   });
 
   test('that is cut, or damaged, is malformed', async () => {

@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { unpackLayer, writeLayer } from '../../src/layer/index.ts';
 import { getXattr, makeNode, setTimes, setXattr } from '../../src/os/index.ts';
+import { plant } from '../support/trees.ts';
 
 let scratch = '';
 beforeEach(() => {
@@ -39,6 +40,8 @@ const list = (): string[] =>
   execFileSync('tar', ['-tzf', join(scratch, 'layer')], { encoding: 'utf8' })
     .trim()
     .split('\n');
+
+const bindSocket = 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])';
 
 describe('a layer written from an overlayfs upper directory', () => {
   test('unpacks to the same tree, links, modes, times and attributes', async () => {
@@ -125,6 +128,26 @@ describe('a layer written from an overlayfs upper directory', () => {
     for (const name of ['gone', 'never']) makeNode(upper(name), 0o20000, 0, 0);
     await write();
     assert.deepEqual(list(), ['.wh.gone']);
+  });
+
+  test('has no sockets, but a whiteout where one stands in place of a file', async () => {
+    plant(lower(''), { replaced: '' });
+    for (const name of ['new', 'replaced']) execFileSync('python3', ['-c', bindSocket, upper(name)]);
+    await write();
+    assert.deepEqual(list(), ['.wh.replaced']);
+  });
+
+  test('has the root directory when its mode or owner changed, and only then', async () => {
+    writeFileSync(upper('file'), '');
+    chmodSync(upper(''), 0o700);
+    await write();
+    assert.deepEqual(list(), ['./', 'file']);
+    await unpackLayer({ file: join(scratch, 'layer'), compression: 'gzip' }, join(scratch, 'out'));
+    assert.equal(lstatSync(join(scratch, 'out')).mode & 0o7777, 0o700);
+    rmSync(join(scratch, 'layer'));
+    chmodSync(lower(''), 0o700);
+    await write();
+    assert.deepEqual(list(), ['file']);
   });
 
   test('marks a replaced directory as opaque, and unpacks the mark for overlayfs', async () => {

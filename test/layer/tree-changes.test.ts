@@ -33,6 +33,7 @@ find . -depth -exec touch -h -d '2020-01-01T00:00:00' {} +
 /** What a step may do, and the names in its layer when it is one that a person can check. */
 const steps: readonly (readonly [what: string, script: string, names?: readonly string[]])[] = [
   ['nothing', 'true', []],
+  ['changes the mode of the root', 'chmod 700 .; touch x', ['./', 'x']],
   ['adds a file', 'echo new > dir/new', ['dir/', 'dir/new']],
   ['changes a file', 'echo more >> dir/sub/three', ['dir/', 'dir/sub/', 'dir/sub/three']],
   ['removes a file', 'rm dir/two', ['dir/', 'dir/.wh.two']],

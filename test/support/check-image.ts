@@ -47,13 +47,14 @@ export function runWithRunc(bundle: string, args?: readonly string[]): string {
 
 /** The configuration that a registry serves for an image, read by skopeo. */
 export function inspectConfig(reference: string): {
+  author?: string;
   config: Record<string, unknown>;
   history: { created_by?: string; empty_layer?: boolean }[];
   rootfs: { diff_ids: string[] };
 } {
   const text = execFileSync(
     'skopeo',
-    ['inspect', '--config', '--tls-verify=false', `docker://${reference}`],
+    ['inspect', '--config', '--raw', '--tls-verify=false', `docker://${reference}`],
     {
       encoding: 'utf8',
     },

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
@@ -90,6 +90,16 @@ export async function pushTestImage(scratch: string, reference: string, image: T
     ['copy', '--quiet', '--dest-tls-verify=false', `oci:${layout}:image`, `docker://${reference}`],
     { stdio: 'pipe' },
   );
+}
+
+/** A layer of one file with so many random bytes, which do not compress. Returns the layer's file. */
+export async function randomLayer(scratch: string, name: string, bytes = 300_000): Promise<string> {
+  const directory = join(scratch, `layer-${randomBytes(6).toString('hex')}`);
+  await mkdir(join(directory, 'root'), { recursive: true });
+  await writeFile(join(directory, 'root', name), randomBytes(bytes));
+  const file = join(directory, 'layer.tar.gz');
+  execFileSync('tar', ['-C', join(directory, 'root'), '-czf', file, '.']);
+  return file;
 }
 
 /** A small base image: static busybox with links for its applets. Returns the layer's file. */

@@ -121,7 +121,7 @@ export class FakeRegistry {
   }
 
   get client(): RegistryClient {
-    return { repository: () => this.#repository() } as unknown as RegistryClient;
+    return { source: () => this.#repository() } as unknown as RegistryClient;
   }
 
   #repository(): Repository {

@@ -1,4 +1,4 @@
-import type { Digest, Platform, Reference } from '../../src/oci/index.ts';
+import type { Digest, Image, Platform, Reference } from '../../src/oci/index.ts';
 import type { BuildAnnouncement, BuildReport } from '../../src/volume/index.ts';
 
 /** Why an image is kept warm. */
@@ -119,6 +119,8 @@ export interface Warming {
   /**
    * Makes an image ready for a build. However many builds ask for it, it is fetched once.
    *
+   * @param signal says that this asker has gone.
+   * @param onImage is called at most once, when it is known what is fetched; not for what is warm.
    * @throws KilnError `E_NOT_ALLOWED` when the allow-list refuses it, and what a pull throws.
    */
   ensure(
@@ -126,6 +128,7 @@ export interface Warming {
     platform: Platform,
     onProgress: (bytes: number, total: number) => void,
     signal: AbortSignal,
+    onImage?: (image: Pick<Image, 'manifestBytes' | 'configBytes'>) => void,
   ): Promise<Ensured>;
   /** A build has begun; disposing the result says that it has ended. */
   announce(build: BuildAnnouncement): Disposable;

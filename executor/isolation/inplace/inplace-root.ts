@@ -137,15 +137,21 @@ export class InplaceRoot {
     return root;
   }
 
-  /** Carries out a COPY or ADD. @param source the tree to copy from; undefined for the request's own. */
-  async copy(source: string | undefined, request: CopyRequest): Promise<void> {
+  /**
+   * Carries out a COPY or ADD.
+   *
+   * @param source the tree to copy from; undefined for the request's own.
+   * @returns what `copyInto` does.
+   */
+  async copy(source: string | undefined, request: CopyRequest): Promise<string> {
     const { query } = request;
     const filled =
       source === undefined || query === undefined
         ? request
         : { ...request, query: { ...query, root: source } };
-    await copyInto(this.#slate.territory.root || '/', filled, this.#slate.territory);
+    const stamp = await copyInto(this.#slate.territory.root || '/', filled, this.#slate.territory);
     this.#slate.saveRelocations();
+    return stamp;
   }
 
   makeDirectory(path: string, user: string, where: string): void {

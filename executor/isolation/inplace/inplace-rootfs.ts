@@ -1,14 +1,11 @@
 import { join } from 'node:path';
-import { type CapturedLayer, compressCaptured, type LayerFacts } from '../../../src/layer/index.ts';
 import {
-  BuildError,
-  EnvironmentError,
-  isAbortError,
-  KilnError,
-  messageOf,
-  type Progress,
-  randomName,
-} from '../../../src/support/index.ts';
+  type CapturedLayer,
+  compressCaptured,
+  type LayerFacts,
+  spaceError,
+} from '../../../src/layer/index.ts';
+import { EnvironmentError, type Progress, randomName } from '../../../src/support/index.ts';
 import type { CopyRequest } from '../../context/index.ts';
 import type { CopySource, Rootfs, RunOptions, RunResult, RunStep, SealedStep } from '../types.ts';
 import type { RootTask, StepView } from './messages.ts';
@@ -37,7 +34,7 @@ export class InplaceRootfs implements Rootfs {
     const { workingDirectory } = step;
     const view = await this.#ask<StepView>({ kind: 'step', workingDirectory }, options.signal);
     this.#requireOwnDirectory(step, view);
-    return guard(() => this.#parts.steps.run(step, options));
+    return this.#parts.steps.run(step, options);
   }
 
   #requireOwnDirectory(step: RunStep, { foreignDirectory, hidden }: StepView): void {
@@ -56,13 +53,13 @@ export class InplaceRootfs implements Rootfs {
       );
   }
 
-  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<void> {
+  async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string> {
     const { scratch } = this.#parts;
     const tree =
       source.kind === 'layers'
         ? await this.#ask<string>({ kind: 'tree', layers: await source.layers.sources(), scratch }, signal)
         : undefined;
-    await this.#ask({ kind: 'copy', source: tree, request }, signal);
+    return this.#ask<string>({ kind: 'copy', source: tree, request }, signal);
   }
 
   async makeDirectory(path: string, user: string, where: string, signal?: AbortSignal): Promise<void> {
@@ -85,8 +82,12 @@ export class InplaceRootfs implements Rootfs {
     await thread.ask({ kind: 'close' }).finally(() => turn[Symbol.dispose]());
   }
 
-  #ask<Result>(task: RootTask, signal?: AbortSignal): Promise<Result> {
-    return guard(() => this.#parts.thread.ask<Result>(task, signal));
+  async #ask<Result>(task: RootTask, signal?: AbortSignal): Promise<Result> {
+    try {
+      return await this.#parts.thread.ask<Result>(task, signal);
+    } catch (error) {
+      throw spaceError(error, '/') ?? error;
+    }
   }
 }
 
@@ -102,14 +103,4 @@ async function compress(
     code: 'E_INPLACE_ALTERED',
     remedy: 'A later step has written to the scratch space; do not trust this build.',
   });
-}
-
-/** Errors of the file system become those of the step. */
-async function guard<Value>(work: () => Promise<Value>): Promise<Value> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof KilnError || isAbortError(error)) throw error;
-    throw new BuildError(`the step failed: ${messageOf(error)}`, { code: 'E_STEP_FAILED', cause: error });
-  }
 }

@@ -12,8 +12,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { childPath, isKeptXattr, type Relocation, Territory } from '../../../src/layer/index.ts';
-import { getXattr, listXattrs, mountPoints, removeXattr, setTimes, setXattr } from '../../../src/os/index.ts';
+import { childPath, imageXattrs, type Relocation, Territory } from '../../../src/layer/index.ts';
+import { mountPoints, removeXattr, setTimes, setXattr } from '../../../src/os/index.ts';
 import { randomName, systemErrorCode } from '../../../src/support/index.ts';
 
 export interface SlateOptions {
@@ -203,17 +203,14 @@ class Mover {
     }
     chownSync(target, Number(stat.uid), Number(stat.gid));
     chmodSync(target, Number(stat.mode) & 0o7777);
-    for (const name of listXattrs(source).filter(isKeptXattr)) {
-      const value = getXattr(source, name);
-      if (value !== undefined) setXattr(target, name, value);
-    }
+    for (const [name, value] of imageXattrs(source)) setXattr(target, name, value);
     this.#times.push([target, stat.mtimeNs]);
   }
 
   /** A directory that stays is that of the container again, whatever the image made of it. */
   #reset(path: string): void {
     const place = this.#territory.bytes(path);
-    for (const name of listXattrs(place).filter(isKeptXattr)) removeXattr(place, name);
+    for (const name of imageXattrs(place).keys()) removeXattr(place, name);
     chownSync(place, 0, 0);
     chmodSync(place, 0o755);
   }

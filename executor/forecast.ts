@@ -1,0 +1,45 @@
+import type { LookupResult } from '../src/layercache/index.ts';
+import { type ChainID, extendChain } from '../src/oci/index.ts';
+import type { PlannedStage, PlannedStep } from './plan.ts';
+
+/** What the cache said of a step; undefined when it was not asked or its answer may not be used. */
+export type ResultOf = (step: PlannedStep) => LookupResult | undefined;
+
+/**
+ * What is known of a stage before any of it is built: its first steps up to `certain` are taken from the cache. `chain` is
+ * what they end in; undefined when a step after them, or the base, has to be built first.
+ */
+export interface Forecast {
+  readonly certain: number;
+  readonly chain: ChainID | null | undefined;
+}
+
+/** Follows a stage's lookups as long as each was made on exactly what the ones before it give. */
+export function forecast(stage: PlannedStage, resultOf: ResultOf): Forecast {
+  let chain = chainBelow(stage, resultOf);
+  let certain = 0;
+  for (const step of stage.steps) {
+    const result = resultOf(step);
+    if (chain === undefined || result?.outcome !== 'hit' || result.entry.parentChainID !== chain)
+      return { certain, chain: undefined };
+    if (result.entry.layer !== null) chain = extendChain(chain ?? undefined, result.entry.layer.diffID);
+    certain++;
+  }
+  return { certain, chain };
+}
+
+function chainBelow({ base }: PlannedStage, resultOf: ResultOf): ChainID | null | undefined {
+  if (base.kind === 'stage') return forecast(base.stage, resultOf).chain;
+  return base.kind === 'image' ? base.image.chainID : null;
+}
+
+/** Whether a stage, or one that it is made from, has a RUN step. */
+export function hasRun(stage: PlannedStage, seen = new Set<PlannedStage>()): boolean {
+  if (seen.has(stage)) return false;
+  seen.add(stage);
+  const origins = [stage.base, ...stage.steps.map(({ source }) => source)];
+  return (
+    stage.steps.some(({ operation }) => operation.kind === 'run') ||
+    origins.some((origin) => origin?.kind === 'stage' && hasRun(origin.stage, seen))
+  );
+}

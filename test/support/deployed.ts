@@ -1,0 +1,53 @@
+import { type Manifest, readManifests } from './kubernetes.ts';
+import type { Container, PodSpec } from './pod-security.ts';
+
+/** A manifest with a pod template: a DaemonSet or a Job. */
+export interface Workload extends Manifest {
+  readonly spec: {
+    readonly selector?: { readonly matchLabels: Readonly<Record<string, string>> };
+    readonly template: {
+      readonly metadata: {
+        readonly labels: Readonly<Record<string, string>>;
+        readonly annotations?: Readonly<Record<string, string>>;
+      };
+      readonly spec: PodSpec;
+    };
+  };
+}
+
+/** What the manifests of deploy/ run: the pod, and its only container. */
+export interface Deployed {
+  readonly workload: Workload;
+  readonly pod: PodSpec;
+  readonly container: Container;
+}
+
+/** The DaemonSet or Job of a file. @param file below deploy/. */
+export function deployed(file: string): Deployed {
+  const workload = readManifests(`deploy/${file}`).find((manifest) =>
+    ['DaemonSet', 'Job'].includes(manifest.kind),
+  ) as Workload | undefined;
+  const pod = workload?.spec.template.spec;
+  const [container, ...others] = pod?.containers ?? [];
+  if (workload === undefined || pod === undefined || container === undefined || others.length > 0)
+    throw new Error(`${file} has no workload with one container`);
+  return { workload, pod, container };
+}
+
+/** The only manifest of a kind in a file, or of those the one in a namespace. */
+export function manifest<Spec>(
+  file: string,
+  kind: string,
+  namespace?: string,
+): Manifest & { readonly spec: Spec } {
+  const found = readManifests(`deploy/${file}`).filter(
+    (one) => one.kind === kind && (namespace === undefined || one.metadata.namespace === namespace),
+  );
+  if (found[0] === undefined || found.length > 1) throw new Error(`${file} has ${found.length} of ${kind}`);
+  return found[0] as Manifest & { readonly spec: Spec };
+}
+
+/** The value of `--flag=value` in a container's arguments. */
+export function argument(container: Container, flag: string): string | undefined {
+  return container.args?.find((word) => word.startsWith(`--${flag}=`))?.slice(flag.length + 3);
+}

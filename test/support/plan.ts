@@ -1,0 +1,49 @@
+import { BaseResolver } from '../../executor/bases.ts';
+import { openContext } from '../../executor/context/index.ts';
+import { planBuild, type PlannedStage } from '../../executor/plan.ts';
+import { parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
+import { hostPlatform } from '../../src/oci/index.ts';
+import { RegistryClient } from '../../src/registry/index.ts';
+import { Progress } from '../../src/support/index.ts';
+
+export interface PlanSetting {
+  readonly arguments?: Readonly<Record<string, string>>;
+  readonly target?: string;
+}
+
+/**
+ * Plans a build as the executor does, and runs nothing. Bases that a Dockerfile names are asked of their registries.
+ *
+ * @param context the build context, in which `Dockerfile.dockerignore` is looked for.
+ */
+export async function planOf(
+  dockerfile: string,
+  context: string,
+  setting: PlanSetting = {},
+): Promise<PlannedStage[]> {
+  const parsed = parseDockerfile(dockerfile, 'Dockerfile');
+  const buildArguments = new Map(Object.entries(setting.arguments ?? {}));
+  const platform = hostPlatform();
+  const graph = resolveStages(parsed, { target: setting.target, buildArguments, platform });
+  await using client = new RegistryClient();
+  return await planBuild({
+    dockerfile: parsed,
+    graph,
+    context: await openContext(context, `${context}/Dockerfile`),
+    bases: new BaseResolver([], client, undefined, new Progress()),
+    buildArguments,
+    platform,
+    keyed: true,
+    consumed: new Set(),
+  });
+}
+
+/** The keys of the target's own steps, in order. */
+export async function keysOf(
+  dockerfile: string,
+  context: string,
+  setting: PlanSetting = {},
+): Promise<string[]> {
+  const stage = (await planOf(dockerfile, context, setting)).at(-1);
+  return (stage?.steps ?? []).map(({ key }) => key ?? 'none');
+}

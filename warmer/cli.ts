@@ -27,7 +27,9 @@ import {
   UsageError,
   version,
 } from '../src/support/index.ts';
-import { Volume } from '../src/volume/index.ts';
+import { notWarm, Volume } from '../src/volume/index.ts';
+import { housekeepingCommands } from './housekeeping.ts';
+import { openForReading } from './open-volume.ts';
 import { collectRequests } from './requests.ts';
 import { daemonCommand } from './daemon/command.ts';
 import { imageDetails, imageTable, usageTable } from './tables.ts';
@@ -55,6 +57,7 @@ Examples:
   warmer ls --cache-dir /cache -o json
   warmer inspect debian:bookworm
   warmer daemon --config warmer.yaml --cache-dir /cache
+  warmer prune --unused-for 30d --dry-run
 
 Exit codes: 0 all done, 1 failed, 2 usage, 3 some images are warm and others failed, or the environment
 is at fault, 4 registry, 130 and 143 for signals.`;
@@ -82,11 +85,11 @@ export async function runWarmer(argv: readonly string[], signal: AbortSignal): P
   list('inspect', 'show an image on the volume with its layers')
     .argument('<image>', 'the reference of the image')
     .action(inspectImage);
-  program.addCommand(
-    daemonCommand(signal, (code) => {
-      exitCode = code;
-    }),
-  );
+  const onExitCode = (code: number): void => {
+    exitCode = code;
+  };
+  for (const command of housekeepingCommands(signal, onExitCode)) program.addCommand(command);
+  program.addCommand(daemonCommand(signal, onExitCode));
   await parseCommandLine(program, argv);
   return exitCode;
 }
@@ -174,21 +177,12 @@ async function inspectImage(name: string, flags: ListFlags): Promise<void> {
   const reference = parseReference(name);
   await using volume = await openForReading(flags);
   const images = await volume.inspect(reference);
-  if (images.length === 0)
-    throw new UsageError(`${name} is not on the volume`, {
-      code: 'E_IMAGE_NOT_WARM',
-      where: volume.directory,
-      remedy: 'See warmer ls; warm it with warmer --image.',
-    });
+  if (images.length === 0) throw notWarm(name, volume.directory);
   if (flags.output === 'json')
     writeJson(
       images.map(({ image, ...details }) => ({ ...details, manifest: image.manifest, config: image.config })),
     );
   else process.stdout.write(images.map(imageDetails).join('\n'));
-}
-
-function openForReading(flags: VolumeFlags): Promise<Volume> {
-  return Volume.open(volumeDirectory(flags), { access: 'read-only' });
 }
 
 function writeJson(value: unknown): void {

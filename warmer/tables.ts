@@ -1,5 +1,5 @@
 import { formatAge, formatBytes, formatTable } from '../src/support/index.ts';
-import type { StoredImageDetails, StoredImageSummary, VolumeUsage } from '../src/volume/index.ts';
+import type { FileCount, StoredImageDetails, StoredImageSummary, VolumeUsage } from '../src/volume/index.ts';
 
 /** `warmer ls`. */
 export function imageTable(images: readonly StoredImageSummary[]): string {
@@ -23,19 +23,29 @@ function stateOf(image: StoredImageSummary): string {
 
 /** `warmer du`. */
 export function usageTable(usage: VolumeUsage): string {
-  const shared = usage.unshared - usage.blobs.bytes;
+  const { images, blobs, layers, ingest, others, unshared, free, total } = usage;
+  const rows: [string, FileCount][] = [
+    ['blobs', blobs],
+    ['unpacked layers', layers],
+    ['unfinished', ingest],
+    ...others.map(({ name, ...count }): [string, FileCount] => [nameOfOther(name), count]),
+  ];
+  const sum = rows.reduce((bytes, [, count]) => bytes + count.bytes, 0);
   return formatTable(
     ['WHAT', 'COUNT', 'SIZE'],
     [
-      ['images', String(usage.images), formatBytes(usage.unshared)],
-      ['blobs', String(usage.blobs.count), formatBytes(usage.blobs.bytes)],
-      ['unpacked layers', String(usage.layers.count), formatBytes(usage.layers.bytes)],
-      ['unfinished', String(usage.ingest.count), formatBytes(usage.ingest.bytes)],
-      ['total', '', formatBytes(usage.blobs.bytes + usage.layers.bytes + usage.ingest.bytes)],
-      ['saved by sharing', '', formatBytes(Math.max(0, shared))],
-      ['free', '', `${formatBytes(usage.free)} of ${formatBytes(usage.total)}`],
+      ['images', String(images), formatBytes(unshared)],
+      ...rows.map(([name, { count, bytes }]) => [name, String(count), formatBytes(bytes)]),
+      ['total', '', formatBytes(sum)],
+      ['saved by sharing', '', formatBytes(Math.max(0, unshared - blobs.bytes))],
+      ['free', '', `${formatBytes(free)} of ${formatBytes(total)}`],
     ],
   );
+}
+
+function nameOfOther(name: string): string {
+  if (name === 'images') return 'built images (images)';
+  return name === 'layer-cache' ? 'layer cache (layer-cache)' : name;
 }
 
 /** `warmer inspect`. */
@@ -51,7 +61,9 @@ export function imageDetails(image: StoredImageDetails): string {
       ['CHECKED', image.checkedAt.toISOString()],
       [
         'USED',
-        image.lastUsedAt === undefined ? 'never' : `${image.lastUsedAt.toISOString()}, ${image.uses} times`,
+        image.lastUsedAt === undefined
+          ? 'never'
+          : `${image.lastUsedAt.toISOString()}, ${image.uses} times, ${recentUses(image)} in the last 7 days`,
       ],
     ],
   );
@@ -65,6 +77,11 @@ export function imageDetails(image: StoredImageDetails): string {
     ]),
   );
   return `${facts}\n${layers}`;
+}
+
+function recentUses({ history }: StoredImageDetails): number {
+  const today = Math.floor(Date.now() / (24 * 3600_000));
+  return history.filter(({ day }) => day > today - 7).reduce((sum, { uses }) => sum + uses, 0);
 }
 
 function shortDigest(digest: string): string {

@@ -12,6 +12,7 @@ export { type Relocation, Territory, type TerritoryOptions } from './territory.t
 export { TreeChanges } from './tree-changes.ts';
 export { TreeState } from './tree-state.ts';
 export { spaceError, unpackLayer, type CompressedFile, type UnpackResult } from './unpack.ts';
+export { unpackedTreeDigest } from './tree-digest.ts';
 export {
   blobLayer,
   type CompressedOutput,

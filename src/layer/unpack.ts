@@ -1,10 +1,11 @@
 import { createReadStream } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { pipeline } from 'node:stream/promises';
-import type { DiffID, LayerCompression } from '../oci/index.ts';
+import type { DiffID, Digest, LayerCompression } from '../oci/index.ts';
 import { EnvironmentError, KilnError, runWorker, systemErrorCode } from '../support/index.ts';
 import { decompressor } from './decompress.ts';
 import { type TarHandler, TarReader } from './tar-reader.ts';
+import { treeDigestHere } from './tree-digest.ts';
 import { TreeWriter, type TreeWriterOptions } from './tree-writer.ts';
 
 /** A layer's blob on disk. */
@@ -20,6 +21,8 @@ export interface UnpackResult {
   readonly bytes: number;
   /** Opaque directories (latin1, relative): only a process that may mount can read the attribute that marks them. */
   readonly opaque: readonly string[];
+  /** Of the unpacked tree, to find out later whether it has been altered. */
+  readonly tree: Digest;
 }
 
 /**
@@ -82,7 +85,13 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
   try {
     const diffID = await readArchive(source, writer);
     writer.finish();
-    return { diffID, entries: writer.entries, bytes: writer.bytes, opaque: [...writer.opaque] };
+    return {
+      diffID,
+      entries: writer.entries,
+      bytes: writer.bytes,
+      opaque: [...writer.opaque],
+      tree: treeDigestHere(options.root),
+    };
   } catch (error) {
     writer.abort();
     throw error;

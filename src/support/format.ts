@@ -38,9 +38,10 @@ export function formatAge(from: Date, now: Date = new Date()): string {
 
 /** Lays rows out in columns as wide as their widest cell. */
 export function formatTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = header.map((name, column) =>
-    Math.max(name.length, ...rows.map((row) => (row[column] ?? '').length)),
-  );
+  const widths = header.map((name) => name.length);
+  for (const row of rows)
+    for (const [column, cell] of row.entries())
+      if (cell.length > (widths[column] ?? 0)) widths[column] = cell.length;
   const line = (row: readonly string[]): string =>
     row
       .map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)))

@@ -2,6 +2,7 @@ import {
   type Descriptor,
   type DiffID,
   type Digest,
+  type Image,
   decodeIndex,
   indexMediaTypes,
   manifestMediaTypes,
@@ -26,14 +27,21 @@ export interface Contents {
   readonly known: boolean;
 }
 
+export function contentsOf({ descriptor, manifest, config }: Image): Contents {
+  const blobs = [descriptor, manifest.config, ...manifest.layers];
+  return {
+    blobs: blobs.map(({ digest, size }) => ({ digest, size })),
+    diffIDs: config.rootfs.diff_ids,
+    known: true,
+  };
+}
+
 /** Reads what an entry refers to from the blobs. Documents of other tools that are neither image nor index have no parts. */
 export async function readContents(layout: OciLayout, descriptor: Descriptor): Promise<Contents> {
   const own = { digest: descriptor.digest, size: descriptor.size };
   try {
     if (manifestMediaTypes.includes(descriptor.mediaType)) {
-      const { manifest, config } = await readImage(layout, descriptor);
-      const parts = [manifest.config, ...manifest.layers].map(({ digest, size }) => ({ digest, size }));
-      return { blobs: [own, ...parts], diffIDs: config.rootfs.diff_ids, known: true };
+      return contentsOf(await readImage(layout, descriptor));
     }
     if (!indexMediaTypes.includes(descriptor.mediaType)) return { blobs: [own], diffIDs: [], known: true };
     const { manifests } = decodeIndex(

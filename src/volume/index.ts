@@ -10,7 +10,9 @@ export type { PruneItem, PrunePlan, SkipReason, Skipped } from './prune-plan.ts'
 export type { PruneFilter, PruneKind, PrunePolicy, Space, SpaceAmount } from './prune-policy.ts';
 export type { PruneResult } from './prune.ts';
 export type { PullOptions, PullResult } from './pull.ts';
+export { notWarm } from './references.ts';
 export { replaceFile } from './storage.ts';
 export type { StoredImage } from './stored-image.ts';
-export type { VolumeUsage } from './usage.ts';
+export type { FileCount, VolumeUsage } from './usage.ts';
 export { type ImageLease, Volume, type VolumeOptions } from './volume.ts';
+export type { Damage, VerifyResult } from './verify.ts';

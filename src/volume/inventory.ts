@@ -1,109 +1,92 @@
-import { readdirSync, statSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { Descriptor, DiffID, Digest } from '../oci/index.ts';
-import { type Contents, readContents } from './contents.ts';
-import type { ImageRow } from './index-db.ts';
-import type { LeaseProbe } from './leases.ts';
-import type { VolumeParts } from './parts.ts';
-import type { Space } from './prune-policy.ts';
-import { annotations, recordOf } from './stored-image.ts';
+import type { Digest } from '../oci/index.ts';
+import { FileTable } from './file-table.ts';
+import type { ImageKey } from './index-db.ts';
 
-/** An image that Kiln brought onto the volume. Times in milliseconds since the epoch. */
-export interface InventoryImage {
-  readonly descriptor: Descriptor;
-  readonly reference: string;
-  readonly platform: string;
+/** An image by its entry of `index.json`. Times in milliseconds since the epoch. */
+export interface InventoryImage extends ImageKey {
+  /** Number of its manifest in the inventory. */
+  readonly manifest: number;
   readonly pulledAt: number;
-  /** When it was last used or, if never, pulled. */
-  readonly lastUsedAt: number;
+  readonly checkedAt: number;
   readonly pinned: boolean;
-  readonly contents: Contents;
+  /** False for an image that another tool put here: prune leaves it alone. */
+  readonly ours: boolean;
+}
+
+/** What each manifest, or index of images, refers to, in packed form: part `i` is from `starts[i]` to `starts[i + 1]`. */
+export interface PackedParts {
+  readonly starts: Int32Array;
+  readonly ids: Int32Array;
+}
+
+export interface InventoryParts {
+  /** In the order of `index.json`. */
+  readonly images: readonly InventoryImage[];
+  /** Manifests of other entries of `index.json`, that are no images with a name. */
+  readonly others: readonly number[];
+  /** Digests of the manifests, each 32 bytes. */
+  readonly digests: Uint8Array;
+  /** 0 for a manifest that is missing or damaged, so that its parts are not known. */
+  readonly known: Uint8Array;
+  readonly manifestBlobs: PackedParts;
+  readonly manifestLayers: PackedParts;
+  readonly blobs: FileTable;
+  readonly layers: FileTable;
 }
 
 /** Everything that lies on a volume, and what refers to it. */
-export interface Inventory {
-  readonly images: readonly InventoryImage[];
-  /** What entries of `index.json` that other tools made refer to: it stays. */
-  readonly alien: readonly Contents[];
-  readonly blobs: ReadonlySet<Digest>;
-  /** Unpacked layers. */
-  readonly layers: ReadonlySet<DiffID>;
-}
+export class Inventory {
+  readonly parts: InventoryParts;
+  readonly #digests: FileTable;
 
-/**
- * Takes stock of a volume.
- *
- * @throws EnvironmentError `E_INDEX_DAMAGED` when `index.json` is damaged or missing, since then nothing would seem referred to.
- */
-export async function takeInventory(parts: VolumeParts, signal?: AbortSignal): Promise<Inventory> {
-  const { directory, layout, index } = parts;
-  const [entries, rows] = await Promise.all([layout.readSoundIndex(), index.rows()]);
-  const used = new Map(rows?.map((row) => [`${row.reference} ${row.platform}`, row]));
-  const images: InventoryImage[] = [];
-  const alien: Contents[] = [];
-  for (const descriptor of entries) {
-    signal?.throwIfAborted();
-    const contents = await readContents(layout, descriptor);
-    const image = inventoryImage(descriptor, contents, used);
-    if (image === undefined) alien.push(contents);
-    else images.push(image);
+  constructor(parts: InventoryParts) {
+    this.parts = parts;
+    const { digests } = parts;
+    this.#digests = new FileTable({
+      names: digests,
+      sizes: new Float64Array(digests.length / 32),
+      states: new Uint8Array(digests.length / 32),
+    });
   }
-  const names = (path: string): Digest[] =>
-    readdirSync(join(directory, path)).flatMap((name) =>
-      /^[0-9a-f]{64}$/.test(name) ? [`sha256:${name}` as Digest] : [],
-    );
-  return {
-    images,
-    alien,
-    blobs: new Set(names('blobs/sha256')),
-    layers: new Set(names('layers') as DiffID[]),
-  };
+
+  get images(): readonly InventoryImage[] {
+    return this.parts.images;
+  }
+
+  get blobs(): FileTable {
+    return this.parts.blobs;
+  }
+
+  /** Unpacked layers. */
+  get layers(): FileTable {
+    return this.parts.layers;
+  }
+
+  /** The manifests of all entries of `index.json`, one for each. */
+  *entries(): Generator<number> {
+    yield* this.parts.others;
+    for (const { manifest } of this.parts.images) yield manifest;
+  }
+
+  digest(manifest: number): Digest {
+    return `sha256:${this.#digests.name(manifest)}` as Digest;
+  }
+
+  isKnown(manifest: number): boolean {
+    return this.parts.known[manifest] === 1;
+  }
+
+  /** Numbers of the blobs that a manifest refers to; for an image: manifest, configuration, layers. */
+  blobsOf(manifest: number): Int32Array {
+    return partsOf(this.parts.manifestBlobs, manifest);
+  }
+
+  /** Numbers of the layers that a manifest refers to, lowest first. */
+  layersOf(manifest: number): Int32Array {
+    return partsOf(this.parts.manifestLayers, manifest);
+  }
 }
 
-/** Undefined for an entry that Kiln did not make. */
-function inventoryImage(
-  descriptor: Descriptor,
-  contents: Contents,
-  used: ReadonlyMap<string, ImageRow>,
-): InventoryImage | undefined {
-  const record = recordOf(descriptor, 0);
-  if (record === undefined || descriptor.annotations?.[annotations.pulledAt] === undefined) return undefined;
-  const { reference, platform, pulledAt, pinned } = record;
-  const lastUsedAt = used.get(`${reference} ${platform}`)?.lastUsedAt ?? 0;
-  return {
-    descriptor,
-    reference,
-    platform,
-    pulledAt,
-    lastUsedAt: Math.max(lastUsedAt, pulledAt),
-    pinned,
-    contents,
-  };
-}
-
-/** The space of a volume, given what its blobs and layers take. */
-export async function measureSpace(directory: string, used: number): Promise<Space> {
-  const { bavail, blocks, bsize } = await statfs(directory);
-  return { used, free: bavail * bsize, total: blocks * bsize };
-}
-
-/** Size in bytes and time of the last change of a file, in milliseconds; undefined when it is gone. */
-export function fileFacts(path: string): { readonly size: number; readonly changedAt: number } | undefined {
-  const found = statSync(path, { throwIfNoEntry: false });
-  return found === undefined
-    ? undefined
-    : { size: found.size, changedAt: Math.max(found.mtimeMs, found.ctimeMs) };
-}
-
-/** A build that uses an image has all its layers leased, each as a tree or as a blob. */
-export function isInUse({ layout, layers }: VolumeParts, contents: Contents, isLeased: LeaseProbe): boolean {
-  const [, , ...blobs] = contents.blobs;
-  return (
-    blobs.length > 0 &&
-    blobs.every(({ digest }, position) => {
-      const diffID = contents.diffIDs[position];
-      return (diffID !== undefined && isLeased(layers.path(diffID))) || isLeased(layout.blobs.path(digest));
-    })
-  );
+function partsOf({ starts, ids }: PackedParts, manifest: number): Int32Array {
+  return ids.subarray(starts[manifest] ?? 0, starts[manifest + 1] ?? 0);
 }

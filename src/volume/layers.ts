@@ -2,7 +2,7 @@ import { lstatSync, readFileSync } from 'node:fs';
 import { mkdir, open, readFile, rename, utimes } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
-import { type DiffID, type LayerCompression, digestHex } from '../oci/index.ts';
+import { type DiffID, type Digest, type LayerCompression, digestHex, isDigest } from '../oci/index.ts';
 import { type Progress, SingleFlight, joinFlight } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
@@ -20,10 +20,14 @@ export interface LayerSeal {
   readonly opaque?: readonly string[] | undefined;
   /** Milliseconds since the epoch; missing in seals of older versions. */
   readonly unpackedAt?: number;
+  /** Digest of the unpacked tree; missing in seals of older versions. */
+  readonly tree?: Digest;
 }
 
 /** What prune wants to know of a layer. Times in milliseconds since the epoch. */
 export interface LayerFacts {
+  /** False for one that was never finished. */
+  readonly sealed: boolean;
   readonly bytes: number;
   readonly unpackedAt: number;
   /** The time of the seal, which every use of the layer on a writable volume brings up to date. */
@@ -84,9 +88,11 @@ export class LayerDirectory {
       if (found === undefined) return undefined;
       const seal = lstatSync(joinPath(directory, sealName), { throwIfNoEntry: false });
       const changedAt = Math.max(found.mtimeMs, found.ctimeMs);
-      if (seal === undefined) return { bytes: 0, unpackedAt: changedAt, lastUsedAt: changedAt };
+      if (seal === undefined)
+        return { sealed: false, bytes: 0, unpackedAt: changedAt, lastUsedAt: changedAt };
       const parsed = parseSeal(readFileSync(joinPath(directory, sealName), 'utf8'), diffID);
       return {
+        sealed: parsed !== undefined,
         bytes: parsed?.bytes ?? 0,
         unpackedAt: parsed?.unpackedAt ?? found.mtimeMs,
         lastUsedAt: seal.mtimeMs,
@@ -126,6 +132,15 @@ export class LayerDirectory {
     await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
+  /** Takes a layer's directory away, unless somebody uses it. @returns false when it is in use or not there. */
+  async remove(diffID: DiffID): Promise<boolean> {
+    await using lease = await Lease.tryAcquireExclusive(this.path(diffID));
+    if (lease === undefined) return false;
+    await using work = await LockedDirectory.create(this.#ingest, 'trash-');
+    await rename(this.path(diffID), joinPath(work.path, 'layer'));
+    return true;
+  }
+
   async #unpackLocked(
     diffID: DiffID,
     provide: () => Promise<LayerFile & Partial<AsyncDisposable>>,
@@ -154,8 +169,8 @@ export class LayerDirectory {
       ...(signal === undefined ? {} : { signal }),
     });
     if (this.#options.durable) await syncTree(layer);
-    const { entries, bytes, opaque } = result;
-    const seal = { diffID, entries, bytes, opaque, unpackedAt: Date.now() };
+    const { entries, bytes, opaque, tree: digest } = result;
+    const seal = { diffID, entries, bytes, opaque, unpackedAt: Date.now(), tree: digest };
     await writeSeal(layer, seal, this.#options.durable);
     await this.#publish(layer, diffID, work.path);
   }
@@ -175,7 +190,7 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
   try {
     const seal = JSON.parse(text) as Partial<LayerSeal> | null;
     if (seal?.diffID !== diffID || !Number.isSafeInteger(seal.entries)) return undefined;
-    const { entries = 0, bytes = 0, opaque, unpackedAt } = seal;
+    const { entries = 0, bytes = 0, opaque, unpackedAt, tree } = seal;
     const known = Array.isArray(opaque) && opaque.every((path) => typeof path === 'string');
     return {
       diffID,
@@ -183,6 +198,7 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
       bytes: Number(bytes),
       opaque: known ? opaque : undefined,
       ...(Number.isSafeInteger(unpackedAt) ? { unpackedAt: Number(unpackedAt) } : {}),
+      ...(isDigest(tree) ? { tree } : {}),
     };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;

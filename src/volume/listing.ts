@@ -5,11 +5,12 @@ import {
   type Image,
   type Reference,
   formatReference,
-  manifestMediaTypes,
 } from '../oci/index.ts';
-import type { LayerSeal } from './layers.ts';
+import { type DailyUses, type UsesByImage, keyOf, loadDailyUses, loadUses } from './index-uses.ts';
+import type { Inventory, InventoryImage } from './inventory.ts';
 import type { VolumeParts } from './parts.ts';
-import { imageSize, isDamage, readImage, recordOf } from './stored-image.ts';
+import { isDamage, readImage } from './stored-image.ts';
+import { takeInventory } from './take-inventory.ts';
 
 /** One line of a list of images. Sizes in bytes. */
 export interface StoredImageSummary {
@@ -19,11 +20,11 @@ export interface StoredImageSummary {
   readonly digest: Digest;
   /** Manifest, configuration and compressed layers. */
   readonly size: number;
-  /** File content of the layers that are unpacked. */
+  /** What the layers that are unpacked take. */
   readonly unpackedSize: number;
   /** True when every layer is unpacked. */
   readonly unpacked: boolean;
-  /** False when a blob is missing or has another size than it should; the next pull brings it back. */
+  /** False when a blob is missing, or the manifest cannot be read; the next pull brings it back. */
   readonly complete: boolean;
   readonly pulledAt: Date;
   readonly checkedAt: Date;
@@ -49,90 +50,108 @@ export interface StoredLayerDetails {
 export interface StoredImageDetails extends StoredImageSummary {
   readonly image: Image;
   readonly layers: readonly StoredLayerDetails[];
-}
-
-interface ListedImage {
-  readonly summary: StoredImageSummary;
-  readonly image: Image | undefined;
-  readonly seals: readonly (LayerSeal | undefined)[];
-}
-
-async function listImages(parts: VolumeParts): Promise<ListedImage[]> {
-  const [descriptors, rows] = await Promise.all([parts.layout.readIndex(), parts.index.rows()]);
-  const used = new Map(rows?.map((row) => [`${row.reference} ${row.platform}`, row]));
-  const listed: ListedImage[] = [];
-  for (const descriptor of descriptors) {
-    const record = recordOf(descriptor, 0);
-    if (record === undefined || !manifestMediaTypes.includes(descriptor.mediaType)) continue;
-    const row = used.get(`${record.reference} ${record.platform}`);
-    const { image, present, seals } = await examine(parts, descriptor);
-    listed.push({
-      image,
-      seals,
-      summary: {
-        reference: record.reference,
-        platform: record.platform,
-        digest: descriptor.digest,
-        size: image === undefined ? descriptor.size : imageSize(image),
-        unpackedSize: seals.reduce((sum, seal) => sum + (seal?.bytes ?? 0), 0),
-        unpacked: image !== undefined && !seals.includes(undefined),
-        complete: present,
-        pulledAt: new Date(record.pulledAt),
-        checkedAt: new Date(record.checkedAt),
-        lastUsedAt: row?.lastUsedAt == null ? undefined : new Date(row.lastUsedAt),
-        uses: row?.uses ?? 0,
-        pinned: record.pinned,
-      },
-    });
-  }
-  return listed;
-}
-
-async function examine(
-  { layout, layers }: VolumeParts,
-  descriptor: Descriptor,
-): Promise<{ image: Image | undefined; present: boolean; seals: (LayerSeal | undefined)[] }> {
-  try {
-    const image = await readImage(layout, descriptor);
-    const [present, seals] = await Promise.all([
-      Promise.all(image.manifest.layers.map((layer) => layout.blobs.has(layer))),
-      Promise.all(image.config.rootfs.diff_ids.map((diffID) => layers.seal(diffID))),
-    ]);
-    return { image, present: !present.includes(false), seals };
-  } catch (error) {
-    if (isDamage(error)) return { image: undefined, present: false, seals: [] };
-    throw error;
-  }
+  /** Uses by day in the last months, oldest first. */
+  readonly history: readonly DailyUses[];
 }
 
 /** All images, in the order of `index.json`. */
 export async function summarize(parts: VolumeParts): Promise<StoredImageSummary[]> {
-  return (await listImages(parts)).map(({ summary }) => summary);
+  const { inventory, uses } = await load(parts);
+  return inventory.images.map((image) => summaryOf(inventory, image, uses));
 }
 
-/** The details of a reference in each of its platforms. */
+async function load(parts: VolumeParts): Promise<{ inventory: Inventory; uses: UsesByImage }> {
+  const inventory = await takeInventory(parts, () => parts.layout.indexState());
+  return { inventory, uses: (await parts.index.read(loadUses)) ?? new Map() };
+}
+
+function summaryOf(inventory: Inventory, image: InventoryImage, uses: UsesByImage): StoredImageSummary {
+  const { manifest, reference, platform, pinned } = image;
+  const { blobs, layers } = inventory;
+  const known = inventory.isKnown(manifest);
+  let unpackedSize = 0;
+  let unpacked = known;
+  for (const id of inventory.layersOf(manifest)) {
+    if (layers.isPresent(id)) unpackedSize += layers.size(id);
+    else unpacked = false;
+  }
+  let complete = known;
+  for (const id of inventory.blobsOf(manifest)) complete &&= blobs.isPresent(id);
+  const used = uses.get(keyOf(image));
+  return {
+    reference,
+    platform,
+    digest: inventory.digest(manifest),
+    size: compressedSize(inventory, manifest),
+    unpackedSize,
+    unpacked,
+    complete,
+    pulledAt: new Date(image.pulledAt),
+    checkedAt: new Date(image.checkedAt),
+    lastUsedAt: used === undefined ? undefined : new Date(used.lastUsedAt),
+    uses: used?.uses ?? 0,
+    pinned,
+  };
+}
+
+/** Bytes of manifest, configuration and compressed layers. */
+export function compressedSize(inventory: Inventory, manifest: number): number {
+  let sum = 0;
+  for (const id of inventory.blobsOf(manifest)) sum += inventory.blobs.size(id);
+  return sum;
+}
+
+/** What the inventory says about one layer. */
+type LayerFacts = Omit<StoredLayerDetails, 'digest' | 'diffID' | 'mediaType' | 'size'>;
+
+/** The details of a reference in each of its platforms; those whose manifest cannot be read are left out. */
 export async function describe(parts: VolumeParts, reference: Reference): Promise<StoredImageDetails[]> {
-  const all = await listImages(parts);
-  const owners = new Map<Digest, Set<string>>();
-  for (const { image, summary } of all)
-    for (const layer of image?.manifest.layers ?? []) {
-      const known = owners.get(layer.digest) ?? new Set();
-      owners.set(layer.digest, known.add(summary.reference));
-    }
   const name = formatReference(reference);
+  const [{ inventory, uses }, entries] = await Promise.all([
+    load(parts),
+    parts.layout.descriptorsNamed(name),
+  ]);
   const details: StoredImageDetails[] = [];
-  for (const { image, summary, seals } of all) {
-    if (image === undefined || summary.reference !== name) continue;
-    const layers = image.manifest.layers.map(async (layer, position) => ({
-      digest: layer.digest,
+  for (const found of inventory.images.filter((image) => image.reference === name)) {
+    const summary = summaryOf(inventory, found, uses);
+    const entry = entries.find(({ digest }) => digest === summary.digest);
+    const image = entry === undefined ? undefined : await tryRead(parts, entry);
+    if (image === undefined) continue;
+    const history = (await parts.index.read((connection) => loadDailyUses(connection, found))) ?? [];
+    const facts = layerFacts(inventory, found);
+    const layers = image.manifest.layers.map(({ digest, mediaType, size }, position) => ({
+      digest,
       diffID: image.config.rootfs.diff_ids[position] as DiffID,
-      mediaType: layer.mediaType,
-      size: layer.size,
-      present: await parts.layout.blobs.has(layer),
-      unpackedSize: seals[position]?.bytes,
-      sharedWith: [...(owners.get(layer.digest) ?? [])].filter((other) => other !== name),
+      mediaType,
+      size,
+      ...(facts[position] ?? { present: false, unpackedSize: undefined, sharedWith: [] }),
     }));
-    details.push({ ...summary, image, layers: await Promise.all(layers) });
+    details.push({ ...summary, image, history, layers });
   }
   return details;
+}
+
+async function tryRead(parts: VolumeParts, entry: Descriptor): Promise<Image | undefined> {
+  try {
+    return await readImage(parts.layout, entry);
+  } catch (error) {
+    if (isDamage(error)) return undefined;
+    throw error;
+  }
+}
+
+function layerFacts(inventory: Inventory, image: InventoryImage): LayerFacts[] {
+  const blobs = inventory.blobsOf(image.manifest);
+  return Array.from(inventory.layersOf(image.manifest), (layer, position) => {
+    // Manifest and configuration come before the layers.
+    const blob = blobs[position + 2] ?? -1;
+    const owners = inventory.images.filter(({ manifest }) => inventory.blobsOf(manifest).includes(blob));
+    return {
+      present: inventory.blobs.isPresent(blob),
+      unpackedSize: inventory.layers.isPresent(layer) ? inventory.layers.size(layer) : undefined,
+      sharedWith: [...new Set(owners.map(({ reference }) => reference))].filter(
+        (other) => other !== image.reference,
+      ),
+    };
+  });
 }

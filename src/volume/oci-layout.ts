@@ -1,4 +1,5 @@
-import { access, constants, open, readFile } from 'node:fs/promises';
+import type { BigIntStats } from 'node:fs';
+import { access, constants, open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   type Descriptor,
@@ -24,7 +25,15 @@ export interface OciLayoutOptions {
   readonly progress?: Progress | undefined;
 }
 
+/** What `index.json` says. */
+export interface IndexState {
+  readonly entries: readonly Descriptor[];
+  readonly identity: string | undefined;
+}
+
 interface IndexDocument {
+  /** Undefined when there is no file, or a damaged one. */
+  readonly identity: string | undefined;
   /** Everything the file says, so that what other tools wrote is kept. */
   readonly members: Readonly<Record<string, unknown>>;
   readonly manifests: readonly Descriptor[];
@@ -51,7 +60,7 @@ export class OciLayout {
   readonly #progress: Progress | undefined;
   readonly #pending: PendingChange[] = [];
   #flushing = false;
-  #cached: { readonly identity: string; readonly document: IndexDocument } | undefined;
+  #cached: IndexDocument | undefined;
 
   private constructor(directory: string, options: OciLayoutOptions) {
     this.directory = directory;
@@ -91,12 +100,24 @@ export class OciLayout {
     return (await this.#document()).manifests;
   }
 
+  /** Which `index.json` is there now; another one has another identity. Undefined when there is none. */
+  async indexIdentity(): Promise<string | undefined> {
+    const found = await unlessMissing(stat(join(this.directory, 'index.json'), { bigint: true }));
+    return found === undefined ? undefined : identityOf(found);
+  }
+
+  /** The descriptors and the identity of the `index.json` that they are from; a damaged one has neither. */
+  async indexState(): Promise<IndexState> {
+    const { manifests, identity } = await this.#document();
+    return { entries: manifests, identity };
+  }
+
   /**
-   * All descriptors of `index.json`, for whoever deletes what none of them refers to.
+   * As {@link indexState}, for whoever deletes what nothing refers to.
    *
-   * @throws EnvironmentError `E_INDEX_DAMAGED` when it is damaged or missing.
+   * @throws EnvironmentError `E_INDEX_DAMAGED` when `index.json` is damaged or missing.
    */
-  async readSoundIndex(): Promise<readonly Descriptor[]> {
+  async soundIndexState(): Promise<IndexState> {
     const damaged = (why: string, cause?: unknown): EnvironmentError =>
       new EnvironmentError(`index.json is ${why}, so what is in use cannot be told`, {
         code: 'E_INDEX_DAMAGED',
@@ -105,8 +126,8 @@ export class OciLayout {
         cause,
       });
     try {
-      const { manifests, members } = await this.#load();
-      if (members !== emptyDocument.members) return manifests;
+      const { manifests, identity } = await this.#load();
+      if (identity !== undefined) return { entries: manifests, identity };
     } catch (error) {
       if (error instanceof SyntaxError) throw damaged('damaged', error);
       throw error;
@@ -215,12 +236,10 @@ export class OciLayout {
   async #load(): Promise<IndexDocument> {
     try {
       await using handle = await open(join(this.directory, 'index.json'), 'r');
-      const { ino, size, mtimeNs, ctimeNs } = await handle.stat({ bigint: true });
-      const identity = `${ino} ${size} ${mtimeNs} ${ctimeNs}`;
-      if (this.#cached?.identity === identity) return this.#cached.document;
-      const document = parseIndex(await handle.readFile('utf8'));
-      this.#cached = { identity, document };
-      return document;
+      const identity = identityOf(await handle.stat({ bigint: true }));
+      if (this.#cached?.identity !== identity)
+        this.#cached = { identity, ...parseIndex(await handle.readFile('utf8')) };
+      return this.#cached;
     } catch (error) {
       if (isMissing(error)) return emptyDocument;
       throw error;
@@ -258,10 +277,19 @@ export function platformKey(platform: Platform | undefined): string {
   return platform == null ? '' : formatPlatform(normalizePlatform(platform));
 }
 
-const emptyDocument: IndexDocument = { members: {}, manifests: [], byName: new Map() };
+const emptyDocument: IndexDocument = {
+  identity: undefined,
+  members: {},
+  manifests: [],
+  byName: new Map(),
+};
+
+function identityOf({ ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
+  return `${ino} ${size} ${mtimeNs} ${ctimeNs}`;
+}
 
 /** Entries that are no sound descriptors are left out; members that Kiln does not know are kept. */
-function parseIndex(text: string): IndexDocument {
+function parseIndex(text: string): Omit<IndexDocument, 'identity'> {
   const members = JSON.parse(text) as Record<string, unknown> | null;
   if (members === null || typeof members !== 'object' || !Array.isArray(members.manifests))
     throw new SyntaxError('index.json has no list of manifests');

@@ -1,13 +1,9 @@
+import { statfsSync } from 'node:fs';
 import { type DiffID, type Digest, type Reference, parseReference } from '../oci/index.ts';
 import { KilnError } from '../support/index.ts';
-import {
-  type Inventory,
-  type InventoryImage,
-  fileFacts,
-  isInUse,
-  measureSpace,
-  takeInventory,
-} from './inventory.ts';
+import type { FileTable } from './file-table.ts';
+import { type UsesByImage, keyOf, loadUses } from './index-uses.ts';
+import type { Inventory, InventoryImage } from './inventory.ts';
 import { type LeaseProbe, loadLeaseProbe } from './leases.ts';
 import type { VolumeParts } from './parts.ts';
 import {
@@ -19,8 +15,9 @@ import {
   meetsFilters,
   requirePolicy,
 } from './prune-policy.ts';
+import { fileFacts, takeInventory } from './take-inventory.ts';
 
-/** One thing that goes. Times in milliseconds since the epoch; `bytes` are those that its going frees, after those before it. */
+/** One thing that goes; `bytes` are those that its going frees, after those before it. */
 export type PruneItem =
   | {
       readonly kind: 'image';
@@ -28,12 +25,13 @@ export type PruneItem =
       readonly platform: string;
       /** Of the manifest. */
       readonly digest: Digest;
-      readonly pulledAt: number;
-      readonly lastUsedAt: number;
+      readonly pulledAt: Date;
+      /** When it was pulled, if it was never used. */
+      readonly lastUsedAt: Date;
       readonly bytes: number;
     }
-  | { readonly kind: 'layer'; readonly diffID: DiffID; readonly lastUsedAt: number; readonly bytes: number }
-  | { readonly kind: 'blob'; readonly digest: Digest; readonly changedAt: number; readonly bytes: number };
+  | { readonly kind: 'layer'; readonly diffID: DiffID; readonly lastUsedAt: Date; readonly bytes: number }
+  | { readonly kind: 'blob'; readonly digest: Digest; readonly changedAt: Date; readonly bytes: number };
 
 /** Why something that the policy would take stays. */
 export type SkipReason = 'in_use' | 'pinned' | 'too_young';
@@ -45,13 +43,13 @@ export interface PrunePlan {
   readonly space: Space;
   /** Blobs that nothing refers to, then images and layers, least recently used first. */
   readonly items: readonly PruneItem[];
-  /** Files that go with the items: what nothing that stays refers to. */
-  readonly blobs: readonly Digest[];
-  readonly layers: readonly DiffID[];
+  /** Bytes of the items with all that only they refer to. */
   readonly reclaimableBytes: number;
   /** Bytes that the bounds want freed beyond what can be. */
   readonly missingBytes: number;
   readonly skipped: Skipped;
+  /** Entries whose manifest is damaged. While there are any, blobs that nothing seems to refer to stay. */
+  readonly damaged: number;
 }
 
 /**
@@ -64,253 +62,289 @@ export async function planPrune(
   policy: PrunePolicy,
   signal?: AbortSignal,
 ): Promise<PrunePlan> {
-  requirePolicy(policy, (await measureSpace(parts.directory, 0)).total);
-  const inventory = await takeInventory(parts, signal);
-  const ledger = new Ledger(parts, inventory);
-  const space = await measureSpace(parts.directory, ledger.used);
-  const isLeased = await loadLeaseProbe();
-  return new Planner({ parts, policy, inventory, ledger, space, isLeased }).plan(signal);
+  requirePolicy(policy, measureSpace(parts.directory, 0).total);
+  const inventory = await takeInventory(parts, () => parts.layout.soundIndexState(), signal);
+  const uses = (await parts.index.read(loadUses)) ?? new Map();
+  return new Planner({ parts, policy, inventory, uses, isLeased: await loadLeaseProbe() }).plan(signal);
+}
+
+/** The space of a volume, given what its blobs and layers take. */
+export function measureSpace(directory: string, used: number): Space {
+  const { bavail, blocks, bsize } = statfsSync(directory);
+  return { used, free: bavail * bsize, total: blocks * bsize };
 }
 
 /** Counts who refers to what, so that what an image frees is what nobody else needs. */
-class Ledger {
-  readonly #blobs = new Map<Digest, number>();
-  readonly #layers = new Map<DiffID, number>();
-  readonly #blobSizes = new Map<Digest, number>();
-  readonly #layerSizes = new Map<DiffID, number>();
-  used = 0;
+class References {
+  readonly #blobs: Uint32Array;
+  readonly #layers: Uint32Array;
 
-  constructor({ layout, layers }: VolumeParts, inventory: Inventory) {
-    for (const contents of [...inventory.images.map((image) => image.contents), ...inventory.alien]) {
-      for (const { digest } of contents.blobs) increment(this.#blobs, digest);
-      for (const diffID of contents.diffIDs) increment(this.#layers, diffID);
-    }
-    for (const digest of inventory.blobs) {
-      const size = fileFacts(layout.blobs.path(digest))?.size ?? 0;
-      this.#blobSizes.set(digest, size);
-      this.used += size;
-    }
-    for (const diffID of inventory.layers) {
-      const size = layers.facts(diffID)?.bytes ?? 0;
-      this.#layerSizes.set(diffID, size);
-      this.used += size;
+  constructor(inventory: Inventory) {
+    this.#blobs = new Uint32Array(inventory.blobs.count);
+    this.#layers = new Uint32Array(inventory.layers.count);
+    for (const manifest of inventory.entries()) {
+      for (const id of inventory.blobsOf(manifest)) this.#blobs[id] = (this.#blobs[id] ?? 0) + 1;
+      for (const id of inventory.layersOf(manifest)) this.#layers[id] = (this.#layers[id] ?? 0) + 1;
     }
   }
 
-  blobSize(digest: Digest): number {
-    return this.#blobSizes.get(digest) ?? 0;
+  toBlob(id: number): number {
+    return this.#blobs[id] ?? 0;
   }
 
-  layerSize(diffID: DiffID): number {
-    return this.#layerSizes.get(diffID) ?? 0;
+  toLayer(id: number): number {
+    return this.#layers[id] ?? 0;
   }
 
-  isReferenced(digest: Digest): boolean {
-    return (this.#blobs.get(digest) ?? 0) > 0;
+  /** Takes references to blobs away. @returns bytes of those that nobody refers to any more. */
+  releaseBlobs(files: FileTable, ids: Int32Array): number {
+    return release(this.#blobs, files, ids);
   }
 
-  hasOwner(diffID: DiffID): boolean {
-    return (this.#layers.get(diffID) ?? 0) > 0;
-  }
-
-  /** Takes an image's references away. @returns what nobody refers to any more. */
-  release(
-    { contents }: InventoryImage,
-    what: { readonly blobs: boolean },
-  ): { blobs: Digest[]; layers: DiffID[] } {
-    const blobs = what.blobs ? contents.blobs.map(({ digest }) => digest) : [];
-    return {
-      blobs: blobs.filter((digest) => decrement(this.#blobs, digest) && this.#blobSizes.has(digest)),
-      layers: contents.diffIDs.filter(
-        (diffID) => decrement(this.#layers, diffID) && this.#layerSizes.has(diffID),
-      ),
-    };
+  releaseLayers(files: FileTable, ids: Int32Array): number {
+    return release(this.#layers, files, ids);
   }
 }
 
-function increment<Key>(counts: Map<Key, number>, key: Key): void {
-  counts.set(key, (counts.get(key) ?? 0) + 1);
+function release(counts: Uint32Array, files: FileTable, ids: Int32Array): number {
+  let bytes = 0;
+  for (const id of ids) {
+    const left = (counts[id] ?? 1) - 1;
+    counts[id] = left;
+    if (left === 0 && files.isPresent(id)) bytes += files.size(id);
+  }
+  return bytes;
 }
 
-/** @returns true when nothing is left. */
-function decrement<Key>(counts: Map<Key, number>, key: Key): boolean {
-  const left = (counts.get(key) ?? 0) - 1;
-  counts.set(key, left);
-  return left === 0;
+interface Candidate {
+  readonly lastUsedAt: number;
+  readonly since: number;
+  readonly take: () => void;
 }
-
-type Candidate =
-  | {
-      readonly kind: 'image';
-      readonly image: InventoryImage;
-      readonly lastUsedAt: number;
-      readonly since: number;
-    }
-  | { readonly kind: 'layer'; readonly diffID: DiffID; readonly lastUsedAt: number; readonly since: number };
 
 class Planner {
   readonly #parts: VolumeParts;
   readonly #policy: PrunePolicy;
   readonly #inventory: Inventory;
-  readonly #ledger: Ledger;
-  readonly #space: Space;
+  readonly #uses: UsesByImage;
   readonly #isLeased: LeaseProbe;
+  readonly #references: References;
+  readonly #space: Space;
   readonly #now = Date.now();
   readonly #items: PruneItem[] = [];
-  readonly #blobs: Digest[] = [];
-  readonly #layers: DiffID[] = [];
   readonly #skipped = { in_use: 0, pinned: 0, too_young: 0 };
+  readonly #damaged: number;
   #freed = 0;
 
   constructor(given: {
     readonly parts: VolumeParts;
     readonly policy: PrunePolicy;
     readonly inventory: Inventory;
-    readonly ledger: Ledger;
-    readonly space: Space;
+    readonly uses: UsesByImage;
     readonly isLeased: LeaseProbe;
   }) {
-    this.#parts = given.parts;
-    this.#policy = given.policy;
-    this.#inventory = given.inventory;
-    this.#ledger = given.ledger;
-    this.#space = given.space;
-    this.#isLeased = given.isLeased;
+    const { parts, policy, inventory, uses, isLeased } = given;
+    this.#parts = parts;
+    this.#policy = policy;
+    this.#inventory = inventory;
+    this.#uses = uses;
+    this.#isLeased = isLeased;
+    this.#references = new References(inventory);
+    this.#space = measureSpace(
+      parts.directory,
+      inventory.blobs.present.bytes + inventory.layers.present.bytes,
+    );
+    this.#damaged = [...inventory.entries()].filter((manifest) => !inventory.isKnown(manifest)).length;
   }
 
   plan(signal?: AbortSignal): PrunePlan {
     const goal = bytesToFree(this.#policy, this.#space);
-    this.#collectGarbage();
+    if (this.#damaged === 0) this.#collectGarbage();
     for (const candidate of this.#candidates()) {
       signal?.throwIfAborted();
       if (this.#freed >= goal) break;
-      if (candidate.kind === 'image') this.#takeImage(candidate.image);
-      else this.#takeLayer(candidate.diffID, candidate.lastUsedAt);
+      candidate.take();
     }
     return {
       policy: this.#policy,
       space: this.#space,
       items: this.#items,
-      blobs: this.#blobs,
-      layers: this.#layers,
       reclaimableBytes: this.#freed,
       missingBytes: goal === Infinity ? 0 : Math.max(0, goal - this.#freed),
       skipped: this.#skipped,
+      damaged: this.#damaged,
     };
   }
 
   /** Blobs that nothing refers to: of replaced images, of pulls that broke off. */
   #collectGarbage(): void {
-    const {
-      unpackedOnly = false,
-      references = [],
-      gracePeriodSeconds = defaultGracePeriodSeconds,
-    } = this.#policy;
-    if (unpackedOnly || references.length > 0) return;
-    for (const digest of this.#inventory.blobs) {
-      if (this.#ledger.isReferenced(digest)) continue;
+    const { unpackedOnly = false, gracePeriodSeconds = defaultGracePeriodSeconds } = this.#policy;
+    if (unpackedOnly || this.#isAboutReferences()) return;
+    const { blobs } = this.#inventory;
+    for (let id = 0; id < blobs.count; id += 1) {
+      if (!blobs.isPresent(id) || this.#references.toBlob(id) > 0) continue;
+      const digest = digestOf(blobs, id);
       const path = this.#parts.layout.blobs.path(digest);
-      if (!this.#meets('blob', false, undefined, () => this.#isLeased(path))) continue;
+      if (!this.#meets('blob', () => this.#isLeased(path))) continue;
       const facts = fileFacts(path);
       if (facts === undefined) continue;
-      if (this.#now - facts.changedAt < gracePeriodSeconds * 1000) this.#skipped.too_young += 1;
+      const { size: bytes, changedAt } = facts;
+      if (this.#now - changedAt < gracePeriodSeconds * 1000) this.#skipped.too_young += 1;
       else if (this.#isLeased(path)) this.#skipped.in_use += 1;
-      else {
-        this.#take({ kind: 'blob', digest, changedAt: facts.changedAt, bytes: facts.size });
-        this.#blobs.push(digest);
-      }
+      else this.#take({ kind: 'blob', digest, changedAt: new Date(changedAt), bytes });
     }
+  }
+
+  /** Whether the policy picks images by their names, so that what has no name stays. */
+  #isAboutReferences(): boolean {
+    return (this.#policy.references ?? []).length > 0;
   }
 
   /** What meets the conditions, least recently used first. */
   #candidates(): Candidate[] {
-    const candidates: Candidate[] = [];
-    for (const image of this.#inventory.images)
-      if (this.#isWanted(image))
-        candidates.push({ kind: 'image', image, lastUsedAt: image.lastUsedAt, since: image.pulledAt });
-    if ((this.#policy.references ?? []).length === 0)
-      for (const diffID of this.#inventory.layers) {
-        if (this.#ledger.hasOwner(diffID)) continue;
-        const facts = this.#parts.layers.facts(diffID);
-        if (facts === undefined) continue;
-        const { lastUsedAt, unpackedAt } = facts;
-        if (this.#meets('layer', false, undefined, () => this.#isLeased(this.#parts.layers.path(diffID))))
-          candidates.push({ kind: 'layer', diffID, lastUsedAt, since: unpackedAt });
-      }
-    const { olderThanSeconds = 0, unusedForSeconds = 0 } = this.#policy;
+    const { olderThanSeconds = 0, unusedForSeconds = 0, minimumAgeSeconds = 0 } = this.#policy;
+    const candidates = this.#images();
+    if (!this.#isAboutReferences()) candidates.push(...this.#looseLayers());
     return candidates
       .filter(
         ({ lastUsedAt, since }) =>
           this.#now - since >= olderThanSeconds * 1000 && this.#now - lastUsedAt >= unusedForSeconds * 1000,
       )
       .filter(({ lastUsedAt }) => {
-        const young = this.#now - lastUsedAt < (this.#policy.minimumAgeSeconds ?? 0) * 1000;
-        if (young) this.#skipped.too_young += 1;
-        return !young;
+        const isYoung = this.#now - lastUsedAt < minimumAgeSeconds * 1000;
+        if (isYoung) this.#skipped.too_young += 1;
+        return !isYoung;
       })
       .sort((a, b) => a.lastUsedAt - b.lastUsedAt);
   }
 
-  #isWanted(image: InventoryImage): boolean {
-    const { references = [] } = this.#policy;
-    const reference = tryParse(image.reference);
-    if (
-      references.length > 0 &&
-      (reference === undefined || !references.some((pattern) => pattern.matches(reference)))
-    )
-      return false;
-    const repo = reference === undefined ? undefined : `${reference.registry}/${reference.repository}`;
-    return this.#meets('image', image.pinned, repo, () =>
-      isInUse(this.#parts, image.contents, this.#isLeased),
-    );
+  #images(): Candidate[] {
+    const { references = [], filters = [], unpackedOnly = false } = this.#policy;
+    const needsName = references.length > 0 || filters.some(({ key }) => key === 'repo');
+    const candidates: Candidate[] = [];
+    for (const image of this.#inventory.images) {
+      if (!image.ours || (unpackedOnly && !this.#isUnpacked(image))) continue;
+      const reference = needsName ? tryParse(image.reference) : undefined;
+      if (
+        references.length > 0 &&
+        (reference === undefined || !references.some((pattern) => pattern.matches(reference)))
+      )
+        continue;
+      const repo = reference === undefined ? undefined : `${reference.registry}/${reference.repository}`;
+      const subject = { pinned: this.#isPinned(image), repo };
+      if (!this.#meets('image', () => this.#isInUse(image), subject)) continue;
+      const lastUsedAt = Math.max(this.#uses.get(keyOf(image))?.lastUsedAt ?? 0, image.pulledAt);
+      candidates.push({
+        lastUsedAt,
+        since: image.pulledAt,
+        take: () => this.#takeImage(image, lastUsedAt),
+      });
+    }
+    return candidates;
   }
 
-  #meets(type: PruneKind, pinned: boolean, repo: string | undefined, inuse: () => boolean): boolean {
-    return meetsFilters(this.#policy.filters ?? [], { type, pinned, repo, inuse });
+  /** Unpacked layers of no image: of replaced images, and of cached steps that builds needed. */
+  #looseLayers(): Candidate[] {
+    const { layers } = this.#inventory;
+    const candidates: Candidate[] = [];
+    for (let id = 0; id < layers.count; id += 1) {
+      if (layers.state(id) === 'absent' || this.#references.toLayer(id) > 0) continue;
+      const diffID = digestOf(layers, id) as DiffID;
+      const facts = this.#parts.layers.facts(diffID);
+      if (facts === undefined) continue;
+      if (!this.#meets('layer', () => this.#isLeased(this.#parts.layers.path(diffID)))) continue;
+      const { lastUsedAt, unpackedAt, bytes } = facts;
+      candidates.push({
+        lastUsedAt,
+        since: unpackedAt,
+        take: () => this.#takeLayer(diffID, bytes, lastUsedAt),
+      });
+    }
+    return candidates;
   }
 
-  #takeImage(image: InventoryImage): void {
-    const { unpackedOnly = false, keep } = this.#policy;
-    const { reference, platform, pulledAt, lastUsedAt, descriptor } = image;
-    if (unpackedOnly && !image.contents.diffIDs.some((diffID) => this.#inventory.layers.has(diffID))) return;
-    if (image.pinned || keep?.({ reference, platform }) === true) {
+  #isUnpacked({ manifest }: InventoryImage): boolean {
+    return this.#inventory.layersOf(manifest).some((id) => this.#inventory.layers.isPresent(id));
+  }
+
+  #meets(
+    type: PruneKind,
+    inuse: () => boolean,
+    subject: { readonly pinned: boolean; readonly repo: string | undefined } = {
+      pinned: false,
+      repo: undefined,
+    },
+  ): boolean {
+    return meetsFilters(this.#policy.filters ?? [], { type, inuse, ...subject });
+  }
+
+  #isPinned({ pinned, reference, platform }: InventoryImage): boolean {
+    return pinned || this.#policy.keep?.({ reference, platform }) === true;
+  }
+
+  #takeImage(image: InventoryImage, lastUsedAt: number): void {
+    if (this.#isPinned(image)) {
       this.#skipped.pinned += 1;
       return;
     }
-    if (isInUse(this.#parts, image.contents, this.#isLeased)) {
+    if (this.#isInUse(image)) {
       this.#skipped.in_use += 1;
       return;
     }
-    const { blobs, layers } = this.#ledger.release(image, { blobs: !unpackedOnly });
-    const bytes =
-      blobs.reduce((sum, digest) => sum + this.#ledger.blobSize(digest), 0) +
-      layers.reduce((sum, diffID) => sum + this.#ledger.layerSize(diffID), 0);
-    this.#blobs.push(...blobs);
-    this.#layers.push(...layers);
+    const { manifest, reference, platform, pulledAt } = image;
+    const { blobs, layers } = this.#inventory;
+    const freedBlobs =
+      this.#policy.unpackedOnly === true
+        ? 0
+        : this.#references.releaseBlobs(blobs, this.#inventory.blobsOf(manifest));
+    const freedLayers = this.#references.releaseLayers(layers, this.#inventory.layersOf(manifest));
     this.#take({
       kind: 'image',
       reference,
       platform,
-      digest: descriptor.digest,
-      pulledAt,
-      lastUsedAt,
-      bytes,
+      digest: this.#inventory.digest(manifest),
+      pulledAt: new Date(pulledAt),
+      lastUsedAt: new Date(lastUsedAt),
+      bytes: freedBlobs + freedLayers,
     });
   }
 
-  #takeLayer(diffID: DiffID, lastUsedAt: number): void {
-    if (this.#isLeased(this.#parts.layers.path(diffID))) {
-      this.#skipped.in_use += 1;
-      return;
-    }
-    this.#layers.push(diffID);
-    this.#take({ kind: 'layer', diffID, lastUsedAt, bytes: this.#ledger.layerSize(diffID) });
+  #takeLayer(diffID: DiffID, bytes: number, lastUsedAt: number): void {
+    if (this.#isLeased(this.#parts.layers.path(diffID))) this.#skipped.in_use += 1;
+    else this.#take({ kind: 'layer', diffID, lastUsedAt: new Date(lastUsedAt), bytes });
   }
 
   #take(item: PruneItem): void {
     this.#items.push(item);
     this.#freed += item.bytes;
   }
+
+  #isInUse(image: InventoryImage): boolean {
+    return isInUse(this.#parts, this.#inventory, image, this.#isLeased);
+  }
+}
+
+/** A build that uses an image has all its layers leased, each as a tree or as a blob. */
+export function isInUse(
+  { layout, layers }: VolumeParts,
+  inventory: Inventory,
+  { manifest }: InventoryImage,
+  isLeased: LeaseProbe,
+): boolean {
+  // Manifest and configuration come before the layers.
+  const blobs = inventory.blobsOf(manifest).subarray(2);
+  return (
+    blobs.length > 0 &&
+    blobs.every((blob, position) => {
+      if (isLeased(layout.blobs.path(digestOf(inventory.blobs, blob)))) return true;
+      const layer = inventory.layersOf(manifest)[position];
+      return layer !== undefined && isLeased(layers.path(digestOf(inventory.layers, layer) as DiffID));
+    })
+  );
+}
+
+function digestOf(files: FileTable, id: number): Digest {
+  return `sha256:${files.name(id)}` as Digest;
 }
 
 function tryParse(text: string): Reference | undefined {

@@ -1,18 +1,20 @@
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DiffID, Digest } from '../oci/index.ts';
-import { EnvironmentError, randomName } from '../support/index.ts';
-import { type Contents, readContents } from './contents.ts';
+import { EnvironmentError, randomName, systemErrorCode } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
 import type { ImageKey } from './index-db.ts';
+import { keyOf } from './index-uses.ts';
 import { removeTree } from './ingest.ts';
-import { fileFacts, isInUse, measureSpace } from './inventory.ts';
+import type { Inventory } from './inventory.ts';
 import { Lease, loadLeaseProbe } from './leases.ts';
 import type { VolumeParts } from './parts.ts';
+import { type PruneItem, type PrunePlan, type Skipped, isInUse, measureSpace } from './prune-plan.ts';
 import type { Space } from './prune-policy.ts';
-import type { PruneItem, PrunePlan, Skipped } from './prune-plan.ts';
+import { Reserve } from './reserve.ts';
 import { recordOf } from './stored-image.ts';
 import { unlessMissing } from './storage.ts';
+import { fileFacts, refreshIndex, takeInventory } from './take-inventory.ts';
 
 /** What a prune did. */
 export interface PruneResult {
@@ -31,8 +33,8 @@ type ImageItem = Extract<PruneItem, { kind: 'image' }>;
 const batchSize = 64;
 
 /**
- * Carries out a plan. What was pulled again, pinned or leased since it was made stays. Order: references, index rows,
- * unpacked layers, blobs; each file is renamed into `ingest` and deleted there, so that no name stands for half of a thing.
+ * Carries out a plan. What was pulled again, pinned or leased since it was made stays. Order: references, unpacked layers,
+ * blobs, index rows; each file is renamed into `ingest` and deleted there, so that no name stands for half of a thing.
  *
  * @throws EnvironmentError `E_VOLUME_LOCKED` while another prune runs, `E_NO_SPACE` when not even a shorter `index.json` fits.
  */
@@ -49,59 +51,114 @@ export async function executePrune(
       where: directory,
       remedy: 'Wait for it to end.',
     });
-  return new Pruner(parts, plan, signal).run();
+  const reserve = new Reserve(directory);
+  try {
+    return await new Pruner(parts, plan, reserve, signal).run();
+  } finally {
+    await reserve.keep();
+    await refreshIndex(parts);
+  }
 }
 
 class Pruner {
   readonly #parts: VolumeParts;
   readonly #plan: PrunePlan;
+  readonly #images: readonly ImageItem[];
+  readonly #reserve: Reserve;
   readonly #signal: AbortSignal | undefined;
-  readonly #references: References;
+  readonly #needed: NeededFiles;
+  /** What came into use since the plan: images by their keys, files by their digests. */
+  readonly #inUse = new Set<string>();
   #reclaimed = 0;
-  #inUse = 0;
   #pinned = 0;
 
-  constructor(parts: VolumeParts, plan: PrunePlan, signal: AbortSignal | undefined) {
+  constructor(parts: VolumeParts, plan: PrunePlan, reserve: Reserve, signal: AbortSignal | undefined) {
     this.#parts = parts;
     this.#plan = plan;
+    this.#images = plan.items.filter((item) => item.kind === 'image');
+    this.#reserve = reserve;
     this.#signal = signal;
-    this.#references = new References(parts);
+    this.#needed = new NeededFiles(parts);
   }
 
   async run(): Promise<PruneResult> {
     const { items, space, skipped, policy } = this.#plan;
-    const images = items.filter((item) => item.kind === 'image');
-    const removed = policy.unpackedOnly === true ? images : await this.#dropReferences(images);
-    await this.#takeLayers();
-    await this.#takeBlobs();
+    const unpackedOnly = policy.unpackedOnly === true;
+    const files = await this.#filesOf(this.#images);
+    const removed = new Set<PruneItem>(
+      unpackedOnly ? this.#images : await this.#dropReferencesSomehow(files),
+    );
+    await this.#takeLayers(files.layers, unpackedOnly ? this.#images : []);
+    if (!unpackedOnly) await this.#takeBlobs(files.blobs);
     return {
-      removed: items.filter((item) => item.kind !== 'image' || removed.includes(item)),
+      removed: items.filter((item) => item.kind !== 'image' || removed.has(item)),
       reclaimedBytes: this.#reclaimed,
       skipped: {
         ...skipped,
-        in_use: skipped.in_use + this.#inUse,
+        in_use: skipped.in_use + this.#inUse.size,
         pinned: skipped.pinned + this.#pinned,
       },
-      space: await measureSpace(this.#parts.directory, space.used - this.#reclaimed),
+      space: measureSpace(this.#parts.directory, space.used - this.#reclaimed),
     };
   }
 
-  /** Takes images out of `index.json` and out of the index database. @returns those that went. */
-  async #dropReferences(images: readonly ImageItem[]): Promise<ImageItem[]> {
-    const doomed = new Map(
-      (await this.#withoutThoseInUse(images)).map((item) => [keyOf(item), item] as const),
-    );
-    if (doomed.size === 0) return [];
+  /** The files of images and of the other items, whoever else refers to them. */
+  async #filesOf(images: readonly ImageItem[]): Promise<Files> {
+    const inventory = await this.#needed.inventory();
+    const wanted = new Set(images.map(identityOf));
+    const blobs = new Map<Digest, number>();
+    const layers = new Map<DiffID, number>();
+    for (const image of inventory.images) {
+      if (!wanted.has(identityOf({ ...image, digest: inventory.digest(image.manifest) }))) continue;
+      for (const id of inventory.blobsOf(image.manifest))
+        blobs.set(`sha256:${inventory.blobs.name(id)}` as Digest, inventory.blobs.size(id));
+      for (const id of inventory.layersOf(image.manifest))
+        layers.set(`sha256:${inventory.layers.name(id)}` as DiffID, inventory.layers.size(id));
+    }
+    for (const item of this.#plan.items) {
+      if (item.kind === 'layer') layers.set(item.diffID, item.bytes);
+      if (item.kind === 'blob') blobs.set(item.digest, item.bytes);
+    }
+    return { blobs, layers };
+  }
+
+  /** On a full disk even a shorter `index.json` needs space first, which then has to be made. */
+  async #dropReferencesSomehow({ layers }: Files): Promise<readonly ImageItem[]> {
+    const makeSpace = [
+      () => this.#reserve.release(),
+      // Images without their trees are still images.
+      () => this.#takeLayers(layers, this.#images),
+    ];
+    for (;;) {
+      try {
+        return await this.#dropReferences(this.#images);
+      } catch (error) {
+        const next = systemErrorCode(error) === 'E_NO_SPACE' ? makeSpace.shift() : undefined;
+        if (next === undefined) throw error;
+        await next();
+      }
+    }
+  }
+
+  /** Takes images out of `index.json`. @returns those that went. */
+  async #dropReferences(images: readonly ImageItem[]): Promise<readonly ImageItem[]> {
+    if (images.length === 0) return [];
+    const free = await this.#withoutThoseInUse(images);
+    const doomed = new Map(free.map((item) => [keyOf(item), item]));
     let gone: ImageItem[] = [];
     let pinned = 0;
     await this.#parts.layout.updateIndex((manifests) => {
       gone = [];
       pinned = 0;
       return manifests.filter((entry) => {
-        const record = recordOf(entry, 0);
+        const record = recordOf(entry);
         const item = record === undefined ? undefined : doomed.get(keyOf(record));
         // What was pulled since is another image, or somebody wants it.
-        if (item === undefined || item.digest !== entry.digest || item.pulledAt !== record?.pulledAt)
+        if (
+          item === undefined ||
+          item.digest !== entry.digest ||
+          item.pulledAt.getTime() !== record?.pulledAt
+        )
           return true;
         if (record.pinned) pinned += 1;
         else gone.push(item);
@@ -109,129 +166,153 @@ class Pruner {
       });
     });
     this.#pinned += pinned;
-    await this.#parts.index.remove(gone);
     return gone;
   }
 
-  async #withoutThoseInUse(images: readonly ImageItem[]): Promise<ImageItem[]> {
+  async #withoutThoseInUse(images: readonly ImageItem[]): Promise<readonly ImageItem[]> {
     const isLeased = await loadLeaseProbe();
-    const free: ImageItem[] = [];
-    for (const item of images) {
-      if (isInUse(this.#parts, await this.#references.contentsOf(item.digest), isLeased)) this.#inUse += 1;
-      else free.push(item);
-    }
-    return free;
+    const inventory = await this.#needed.inventory();
+    const wanted = new Set(images.map(keyOf));
+    for (const image of inventory.images)
+      if (wanted.has(keyOf(image)) && isInUse(this.#parts, inventory, image, isLeased))
+        this.#inUse.add(keyOf(image));
+    return images.filter((image) => !this.#inUse.has(keyOf(image)));
   }
 
-  async #takeLayers(): Promise<void> {
+  /** @param except images that may lose their trees. */
+  async #takeLayers(files: ReadonlyMap<DiffID, number>, except: readonly ImageItem[]): Promise<void> {
     const { layers } = this.#parts;
-    const unpackedOnly = this.#plan.policy.unpackedOnly === true;
-    for (const batch of batches(this.#plan.layers)) {
-      this.#signal?.throwIfAborted();
+    const needed = (): Promise<ReadonlySet<Digest>> => this.#needed.layers(except);
+    const free = await withoutNeeded(files, needed);
+    for (const batch of batches(free))
       await this.#take(
-        batch.map((diffID) => ({
-          diffID,
-          path: layers.path(diffID),
-          bytes: layers.facts(diffID)?.bytes ?? 0,
-        })),
-        async () => {
-          if (unpackedOnly) return () => false;
-          const { layers: needed } = await this.#references.now();
-          return ({ diffID }) => needed.has(diffID);
-        },
+        batch.map(([digest, bytes]) => ({ digest, bytes, path: layers.path(digest) })),
+        needed,
       );
-    }
   }
 
-  async #takeBlobs(): Promise<void> {
+  async #takeBlobs(files: ReadonlyMap<Digest, number>): Promise<void> {
     const { blobs } = this.#parts.layout;
-    for (const batch of batches(this.#plan.blobs)) {
-      this.#signal?.throwIfAborted();
+    const needed = (): Promise<ReadonlySet<Digest>> => this.#needed.blobs();
+    const free = await withoutNeeded(files, needed);
+    for (const batch of batches(free))
       await this.#take(
-        batch.map((digest) => ({
-          digest,
-          path: blobs.path(digest),
-          bytes: fileFacts(blobs.path(digest))?.size ?? 0,
-        })),
-        async () => {
-          const { blobs: needed } = await this.#references.now();
-          return ({ digest }) => needed.has(digest);
-        },
+        batch.map(([digest, bytes]) => ({ digest, bytes, path: blobs.path(digest) })),
+        needed,
       );
-    }
   }
 
   /**
    * Takes what nobody has leased and nothing refers to.
    *
-   * Whoever enters a reference into `index.json` has leased what it refers to until that is written. So once a file is
-   * locked exclusively here, nobody is about to refer to it, and what `index.json` says from then on about it is final.
+   * Whoever enters a reference into `index.json` has leased what it refers to until that is written, and whoever removes
+   * or replaces a file has leased it too. So once a file is locked exclusively here, nobody is about to refer to it, what
+   * `index.json` says from then on about it is final, and its name stands for what is locked.
    */
-  async #take<Target extends { readonly path: string; readonly bytes: number }>(
-    targets: readonly Target[],
-    loadNeeded: () => Promise<(target: Target) => boolean>,
+  async #take(
+    targets: readonly { readonly digest: Digest; readonly bytes: number; readonly path: string }[],
+    loadNeeded: () => Promise<ReadonlySet<Digest>>,
   ): Promise<void> {
+    this.#signal?.throwIfAborted();
     await using stack = new AsyncDisposableStack();
-    const locked: { readonly target: Target; readonly lease: Lease }[] = [];
+    const locked: { readonly target: (typeof targets)[number]; readonly lease: Lease }[] = [];
     for (const target of targets) {
       const lease = await Lease.tryAcquireExclusive(target.path);
       if (lease !== undefined) locked.push({ target, lease: stack.use(lease) });
-      else if (fileFacts(target.path) !== undefined) this.#inUse += 1;
+      else if (fileFacts(target.path) !== undefined) this.#inUse.add(target.digest);
     }
-    const isNeeded = await loadNeeded();
+    const needed = await loadNeeded();
     const trash: string[] = [];
     for (const { target, lease } of locked) {
       const aside = join(this.#parts.layout.blobs.ingestDirectory, randomName('trash-'));
-      if (isNeeded(target)) await lease[Symbol.asyncDispose]();
+      if (needed.has(target.digest)) await lease[Symbol.asyncDispose]();
       else if (await renameIfThere(target.path, aside)) {
         this.#reclaimed += target.bytes;
         trash.push(aside);
       }
     }
-    for (const path of trash) await removeTree(path);
+    await Promise.all(trash.map(removeTree));
   }
 }
 
-/** What `index.json` refers to now; counted again only when it has changed. */
-class References {
+/** Files with their sizes. */
+interface Files {
+  readonly blobs: ReadonlyMap<Digest, number>;
+  readonly layers: ReadonlyMap<DiffID, number>;
+}
+
+/** What `index.json` refers to now; found out again only when it has changed. */
+class NeededFiles {
   readonly #parts: VolumeParts;
-  readonly #contents = new Map<Digest, Contents>();
-  #counted:
-    | { readonly entries: unknown; readonly blobs: ReadonlySet<Digest>; readonly layers: ReadonlySet<DiffID> }
-    | undefined;
+  #identity: string | undefined;
+  #inventory: Inventory | undefined;
+  readonly #sets = new Map<string, ReadonlySet<Digest>>();
 
   constructor(parts: VolumeParts) {
     this.#parts = parts;
   }
 
-  async now(): Promise<{ readonly blobs: ReadonlySet<Digest>; readonly layers: ReadonlySet<DiffID> }> {
+  async inventory(): Promise<Inventory> {
     const { layout } = this.#parts;
-    const entries = await layout.readSoundIndex();
-    if (this.#counted?.entries === entries) return this.#counted;
-    const blobs = new Set<Digest>();
-    const layers = new Set<DiffID>();
-    for (const entry of entries) {
-      const contents = this.#contents.get(entry.digest) ?? (await readContents(layout, entry));
-      this.#contents.set(entry.digest, contents);
-      for (const { digest } of contents.blobs) blobs.add(digest);
-      for (const diffID of contents.diffIDs) layers.add(diffID);
+    const identity = await layout.indexIdentity();
+    if (this.#inventory === undefined || identity === undefined || identity !== this.#identity) {
+      this.#inventory = await takeInventory(this.#parts, () => layout.soundIndexState());
+      this.#identity = identity;
+      this.#sets.clear();
     }
-    this.#counted = { entries, blobs, layers };
-    return this.#counted;
+    return this.#inventory;
   }
 
-  async contentsOf(digest: Digest): Promise<Contents> {
-    await this.now();
-    return this.#contents.get(digest) ?? { blobs: [], diffIDs: [], known: false };
+  async blobs(): Promise<ReadonlySet<Digest>> {
+    const inventory = await this.inventory();
+    return this.#once('blobs', () => {
+      const used = new Set<Digest>();
+      for (const manifest of inventory.entries())
+        for (const id of inventory.blobsOf(manifest))
+          used.add(`sha256:${inventory.blobs.name(id)}` as Digest);
+      return used;
+    });
   }
+
+  /** @param except images whose layers are not needed for their sake. */
+  async layers(except: readonly ImageItem[]): Promise<ReadonlySet<Digest>> {
+    const inventory = await this.inventory();
+    return this.#once(`layers ${except.length}`, () => {
+      const free = new Set(except.map(identityOf));
+      const used = new Set<Digest>();
+      const use = (manifest: number): void => {
+        for (const id of inventory.layersOf(manifest))
+          used.add(`sha256:${inventory.layers.name(id)}` as Digest);
+      };
+      for (const manifest of inventory.parts.others) use(manifest);
+      for (const image of inventory.images)
+        if (!free.has(identityOf({ ...image, digest: inventory.digest(image.manifest) })))
+          use(image.manifest);
+      return used;
+    });
+  }
+
+  #once(key: string, make: () => ReadonlySet<Digest>): ReadonlySet<Digest> {
+    const known = this.#sets.get(key) ?? make();
+    this.#sets.set(key, known);
+    return known;
+  }
+}
+
+function identityOf(image: ImageKey & { readonly digest: Digest }): string {
+  return `${keyOf(image)} ${image.digest}`;
+}
+
+async function withoutNeeded<Name extends Digest>(
+  files: ReadonlyMap<Name, number>,
+  loadNeeded: () => Promise<ReadonlySet<Digest>>,
+): Promise<(readonly [Name, number])[]> {
+  const needed = await loadNeeded();
+  return [...files].filter(([digest]) => !needed.has(digest));
 }
 
 async function renameIfThere(from: string, to: string): Promise<boolean> {
   return (await unlessMissing(rename(from, to).then(() => true))) ?? false;
-}
-
-function keyOf({ reference, platform }: ImageKey): string {
-  return `${reference} ${platform}`;
 }
 
 function* batches<Item>(items: readonly Item[]): Generator<readonly Item[]> {

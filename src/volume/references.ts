@@ -8,25 +8,15 @@ import {
   normalizePlatform,
 } from '../oci/index.ts';
 import { UsageError } from '../support/index.ts';
-import type { IndexDatabase } from './index-db.ts';
 import { type OciLayout, refNameAnnotation } from './oci-layout.ts';
-import {
-  type StoredImage,
-  annotations,
-  imageSize,
-  layersOf,
-  recordOf,
-  servesPlatform,
-} from './stored-image.ts';
+import { type StoredImage, annotations, layersOf, servesPlatform } from './stored-image.ts';
 
-/** The references of a volume: which image each names. `index.json` has them, the index database follows. */
+/** The references of a volume: which image each names. `index.json` has them. */
 export class ImageReferences {
   readonly #layout: OciLayout;
-  readonly #index: IndexDatabase;
 
-  constructor(layout: OciLayout, index: IndexDatabase) {
+  constructor(layout: OciLayout) {
     this.#layout = layout;
-    this.#index = index;
   }
 
   /** The entries that a reference names: by its name, or for a digest by content under whatever name. */
@@ -74,7 +64,6 @@ export class ImageReferences {
         ...pin(previous?.annotations?.[annotations.pinned] === 'true'),
       }),
     });
-    await this.#mirror([descriptor], imageSize(image));
     const stored: StoredImage = {
       ...image,
       descriptor: { ...image.descriptor, platform: normalizePlatform(platform) },
@@ -97,7 +86,6 @@ export class ImageReferences {
         servesPlatform(entry, platform),
       (before) => ({ ...before, [annotations.checkedAt]: checkedAt.toISOString() }),
     );
-    await this.#mirror(changed, imageSize(image));
     return changed.length === 0 ? undefined : { ...image, checkedAt };
   }
 
@@ -120,16 +108,7 @@ export class ImageReferences {
         (platform === undefined || servesPlatform(entry, platform)),
       ({ [annotations.pinned]: _before, ...others }) => ({ ...others, ...pin(pinned) }),
     );
-    if (changed.length === 0)
-      throw new UsageError(`${name} is not on the volume`, {
-        code: 'E_IMAGE_NOT_WARM',
-        where: this.#layout.directory,
-        remedy: 'See warmer ls; warm it with warmer --image.',
-      });
-    await this.#index.setPinned(
-      changed.flatMap((entry) => recordOf(entry, 0) ?? []),
-      pinned,
-    );
+    if (changed.length === 0) throw notWarm(name, this.#layout.directory);
     return changed;
   }
 
@@ -150,12 +129,17 @@ export class ImageReferences {
     });
     return changed;
   }
-
-  async #mirror(entries: readonly Descriptor[], size: number): Promise<void> {
-    await this.#index.put(entries.flatMap((entry) => recordOf(entry, size) ?? []));
-  }
 }
 
 function pin(pinned: boolean): Readonly<Record<string, string>> {
   return pinned ? { [annotations.pinned]: 'true' } : {};
+}
+
+/** The error for an image that is not on a volume. */
+export function notWarm(name: string, directory: string): UsageError {
+  return new UsageError(`${name} is not on the volume`, {
+    code: 'E_IMAGE_NOT_WARM',
+    where: directory,
+    remedy: 'See warmer ls; warm it with warmer --image.',
+  });
 }

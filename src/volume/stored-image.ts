@@ -11,7 +11,7 @@ import {
   maximumDocumentSize,
 } from '../oci/index.ts';
 import { KilnError, systemErrorCode } from '../support/index.ts';
-import type { ImageRecord } from './index-db.ts';
+import type { ImageKey } from './index-db.ts';
 import { type OciLayout, platformKey, refNameAnnotation } from './oci-layout.ts';
 
 /** Kiln's own annotations on the descriptors of `index.json`. Times are ISO 8601. */
@@ -104,16 +104,21 @@ function times(descriptor: Descriptor): { pulledAt: Date; checkedAt: Date } {
   return { pulledAt, checkedAt: read(annotations.checkedAt) ?? pulledAt };
 }
 
-/** The row of the index database for a descriptor of `index.json`; undefined for one that Kiln did not make. */
-export function recordOf(descriptor: Descriptor, size: number): ImageRecord | undefined {
+/** What Kiln says about an entry of `index.json`. Times in milliseconds since the epoch. */
+export interface ImageRecord extends ImageKey {
+  readonly pulledAt: number;
+  readonly checkedAt: number;
+  readonly pinned: boolean;
+}
+
+/** Undefined for an entry without a name. */
+export function recordOf(descriptor: Descriptor): ImageRecord | undefined {
   const reference = descriptor.annotations?.[refNameAnnotation];
   if (reference === undefined) return undefined;
   const { pulledAt, checkedAt } = times(descriptor);
   return {
     reference,
     platform: platformKey(descriptor.platform),
-    manifestDigest: descriptor.digest,
-    size,
     pulledAt: pulledAt.getTime(),
     checkedAt: checkedAt.getTime(),
     pinned: descriptor.annotations?.[annotations.pinned] === 'true',

@@ -2,6 +2,7 @@ import type { Layer } from '../layer/index.ts';
 import type { Descriptor } from '../oci/index.ts';
 import { type Progress, messageOf } from '../support/index.ts';
 import type { ImageKey, IndexDatabase } from './index-db.ts';
+import { keyOf, recordUses } from './index-uses.ts';
 import { platformKey, refNameAnnotation } from './oci-layout.ts';
 
 /** Milliseconds after which a process that stays, such as the warmer, has its uses written. */
@@ -34,7 +35,7 @@ export class UseCounter {
   count(layers: readonly Layer[]): void {
     for (const layer of layers) {
       const owner = this.#owners.get(layer);
-      if (owner !== undefined) this.#pending.set(`${owner.reference} ${owner.platform}`, owner);
+      if (owner !== undefined) this.#pending.set(keyOf(owner), owner);
     }
     if (this.#pending.size > 0) setTimeout(() => this.#flushInBackground(), delay).unref();
   }
@@ -44,7 +45,7 @@ export class UseCounter {
     if (this.#pending.size === 0) return;
     const keys = [...this.#pending.values()];
     this.#pending.clear();
-    await this.#index.recordUses(keys, Date.now());
+    await recordUses(this.#index, keys, Date.now());
   }
 
   #flushInBackground(): void {

@@ -18,8 +18,9 @@ import {
   type TemporaryDirectory,
   joinFlight,
 } from '../support/index.ts';
-import { IndexDatabase, type ImageRecord } from './index-db.ts';
+import { IndexDatabase } from './index-db.ts';
 import { LockedDirectory, cleanIngest } from './ingest.ts';
+import { refreshIndex } from './take-inventory.ts';
 import { LayerDirectory } from './layers.ts';
 import { type LeasedSource, leaseSource } from './layer-source.ts';
 import { type LayerLease, Lease, LeaseSet } from './leases.ts';
@@ -31,10 +32,12 @@ import type { PrunePolicy } from './prune-policy.ts';
 import type { PruneResult } from './prune.ts';
 import type { PullOptions, PullResult, PullTarget } from './pull.ts';
 import { ImageReferences } from './references.ts';
+import { Reserve } from './reserve.ts';
 import { ensureDirectory, explained } from './storage.ts';
-import { type StoredImage, loadImage, recordOf } from './stored-image.ts';
+import { type StoredImage, loadImage } from './stored-image.ts';
 import { Unpacker } from './unpack.ts';
 import { type VolumeUsage, measure } from './usage.ts';
+import type { Damage, VerifyResult } from './verify.ts';
 import { UseCounter } from './use-counter.ts';
 
 export interface VolumeOptions {
@@ -68,6 +71,8 @@ export class Volume implements AsyncDisposable {
   #layerLimit: number;
   readonly #references: ImageReferences;
   readonly #uses: UseCounter;
+  /** Whether images came, so that the index database is to be brought up to date. */
+  #grew = false;
 
   private constructor(layout: OciLayout, options: VolumeOptions) {
     const { directory } = layout;
@@ -78,9 +83,8 @@ export class Volume implements AsyncDisposable {
     this.#layers = new LayerDirectory({ directory, durable });
     this.#layerLimit = options.layers ?? defaultLayerLimit;
     this.#unpacker = new Unpacker(layout.blobs, this.#layers, this.#layerLimit);
-    const records = (): Promise<ImageRecord[]> => this.#records();
-    this.#index = new IndexDatabase({ directory, writable: this.writable, progress, records });
-    this.#references = new ImageReferences(layout, this.#index);
+    this.#index = new IndexDatabase({ directory, writable: this.writable, progress });
+    this.#references = new ImageReferences(layout);
     this.#uses = new UseCounter(this.#index, progress);
   }
 
@@ -96,6 +100,7 @@ export class Volume implements AsyncDisposable {
       await explained(directory, async () => {
         await ensureDirectory(joinPath(directory, 'layers'));
         await cleanIngest(layout.blobs.ingestDirectory);
+        if (options.durable !== false) await new Reserve(directory).keep();
       });
     return new Volume(layout, options);
   }
@@ -218,10 +223,7 @@ export class Volume implements AsyncDisposable {
       if (failed !== undefined) throw failed.reason;
       return undefined;
     }
-    if (this.writable) {
-      this.#uses.count(layers);
-      await Promise.all(unique.map(({ diffID }) => this.#layers.markUsed(diffID)));
-    }
+    await this.#countUses(unique);
     return {
       paths: unique.map(({ diffID }) => this.#layers.tree(diffID)),
       [Symbol.asyncDispose]: () => leases[Symbol.asyncDispose](),
@@ -268,24 +270,6 @@ export class Volume implements AsyncDisposable {
     return describe(this.#parts(), reference);
   }
 
-  /** Makes or mends the index database now, rather than with the first change. What is wrong with it is warned of. */
-  prepareIndex(): Promise<void> {
-    return this.#index.put([]);
-  }
-
-  /** True when the index database can be read. */
-  async hasIndex(): Promise<boolean> {
-    return (await this.#index.rows()) !== undefined;
-  }
-
-  /** Counts a use of an image by somebody who cannot write the volume. One that is not there is no error. */
-  async markUsed(reference: Reference, platform: Platform): Promise<void> {
-    const image = await this.find(reference, platform);
-    if (image === undefined) return;
-    this.#uses.count(image.layers);
-    await Promise.all(image.layers.map(({ diffID }) => this.#layers.markUsed(diffID)));
-  }
-
   /** A directory on the file system of the volume, removed on disposal, or by another process after a crash. */
   scratch(prefix: string): Promise<TemporaryDirectory> {
     return explained(this.directory, () =>
@@ -295,6 +279,7 @@ export class Volume implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#uses.flush();
+    if (this.#grew) await refreshIndex(this.#parts());
     this.#index[Symbol.dispose]();
   }
 
@@ -322,6 +307,29 @@ export class Volume implements AsyncDisposable {
   }
 
   /**
+   * Compares everything on the volume with what it should be.
+   *
+   * @param repair heals what is damaged, through this client; undefined: only looks.
+   */
+  async verify(
+    options: {
+      readonly repair?: RegistryClient | undefined;
+      readonly onDamage?: (damage: Damage) => void;
+      readonly signal?: AbortSignal;
+    } = {},
+  ): Promise<VerifyResult> {
+    const { repair, ...rest } = options;
+    if (repair !== undefined) this.#layout.requireWritable();
+    const { verifyVolume } = await import('./verify.ts');
+    return explained(this.directory, () =>
+      verifyVolume(this.#parts(), {
+        ...rest,
+        repair: repair === undefined ? undefined : { client: repair, unpacker: this.#unpacker },
+      }),
+    );
+  }
+
+  /**
    * Pins an image so that prune leaves it alone, also after it was pulled anew; or unpins it.
    *
    * @param platform undefined: every platform of the reference.
@@ -338,10 +346,41 @@ export class Volume implements AsyncDisposable {
     return entries.map((entry) => platformKey(entry.platform));
   }
 
-  /** Removes what killed processes left unfinished. Opening the volume for writing does it too. */
-  async clean(): Promise<void> {
+  /**
+   * Removes what killed processes left unfinished, and brings the index database up to date. Opening a volume for writing
+   * and closing it do this too; a process that stays does it from time to time.
+   */
+  async clean(signal?: AbortSignal): Promise<void> {
     this.#layout.requireWritable();
-    await explained(this.directory, () => cleanIngest(this.#layout.blobs.ingestDirectory));
+    await explained(this.directory, async () => {
+      await cleanIngest(this.#layout.blobs.ingestDirectory);
+      await new Reserve(this.directory).keep();
+      await refreshIndex(this.#parts(), signal);
+      this.#grew = false;
+    });
+  }
+
+  /** Makes the index database anew from the files; uses stay as far as they can be read. */
+  async reindex(signal?: AbortSignal): Promise<void> {
+    this.#layout.requireWritable();
+    await this.#index.change((connection) => void connection.exec('DELETE FROM snapshot'));
+    await refreshIndex(this.#parts(), signal);
+  }
+
+  /** Makes or mends the index database now, rather than with the first change. What is wrong with it is warned of. */
+  prepareIndex(): Promise<void> {
+    return this.#index.change(() => undefined);
+  }
+
+  /** True when the index database can be read. */
+  async hasIndex(): Promise<boolean> {
+    return (await this.#index.read(() => true)) === true;
+  }
+
+  /** Counts a use of an image by somebody who cannot write the volume. One that is not there is no error. */
+  async markUsed(reference: Reference, platform: Platform): Promise<void> {
+    const image = await this.find(reference, platform);
+    if (image !== undefined) await this.#countUses(image.layers);
   }
 
   #parts(): VolumeParts {
@@ -358,6 +397,12 @@ export class Volume implements AsyncDisposable {
       markChecked: (image, platform) => this.#references.markChecked(image, platform),
       commit: (reference, platform, image, target) => this.#commit(reference, platform, image, target),
     };
+  }
+
+  async #countUses(layers: readonly Layer[]): Promise<void> {
+    if (!this.writable) return;
+    this.#uses.count(layers);
+    await Promise.all(layers.map(({ diffID }) => this.#layers.markUsed(diffID)));
   }
 
   /** Leases one layer into `leases`; false when it is not there and cannot be made. */
@@ -382,10 +427,7 @@ export class Volume implements AsyncDisposable {
   ): Promise<StoredImage> {
     const { image: stored, descriptor } = await this.#references.commit(reference, platform, image, target);
     this.#uses.own(stored.layers, descriptor);
+    this.#grew = true;
     return stored;
-  }
-
-  async #records(): Promise<ImageRecord[]> {
-    return (await this.#layout.readIndex()).flatMap((descriptor) => recordOf(descriptor, 0) ?? []);
   }
 }

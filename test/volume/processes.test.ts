@@ -77,7 +77,7 @@ test('what a killed process left in ingest is cleaned up later, what is in use i
   const ingest = join(directory.path, 'ingest');
   await writeFile(join(ingest, 'blob-left'), 'x');
   const child = start('pull', directory.path, 'a', '50', '4000000');
-  for (let waited = 0; waited < 100; waited += 1) {
+  for (let waited = 0; waited < 1500; waited += 1) {
     if ((await readdir(ingest)).some((name) => name.endsWith('.partial'))) break;
     await delay(20);
   }

@@ -45,7 +45,7 @@ export type ToWorker<Task> =
 
 /** From a worker to the executor. */
 export type FromWorker =
-  | { readonly type: 'started'; readonly pid: number }
+  | { readonly type: 'started' }
   | { readonly type: 'output'; readonly stream: 'stdout' | 'stderr'; readonly data: Uint8Array }
   | { readonly type: 'exited' }
   | { readonly type: 'done'; readonly result: unknown; readonly mountPoints?: readonly string[] }

@@ -33,7 +33,7 @@ async function perform(task: WorkerTask): Promise<void> {
 async function execute(task: WorkerTask): Promise<unknown> {
   if (task.kind === 'run') {
     run = new ContainerRun(task.space, task.step, {
-      started: (pid) => post({ type: 'started', pid }),
+      started: () => post({ type: 'started' }),
       output: (stream, data) => post({ type: 'output', stream, data }),
     });
     return run.run();

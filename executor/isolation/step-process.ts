@@ -8,7 +8,7 @@ const outputInFlight = 4 << 20;
 
 /** How the worker tells what happens while a step runs. */
 export interface RunChannel {
-  started(pid: number): void;
+  started(): void;
   output(stream: 'stdout' | 'stderr', data: Uint8Array): void;
   /** The step's first process has ended. What it left running may still hold its output, and must be ended. */
   exited(): void;
@@ -36,7 +36,7 @@ export class StepProcess {
         env: { ...env },
         detached: true,
       });
-      child.once('spawn', () => this.#channel.started(child.pid ?? 0));
+      child.once('spawn', () => this.#channel.started());
       child.once('error', (error) => reject(this.#startError(program, error)));
       this.#forward('stdout', child.stdout);
       this.#forward('stderr', child.stderr);

@@ -10,7 +10,11 @@ interface GuardedFile {
   readonly path: string;
   readonly kind: GuardedKind;
   readonly fd: number;
+  /** Given up for the executor's own sake, for as long as it has the file open. */
+  isReleased: boolean;
 }
+
+const leaseOf = { secret: 'write', program: 'read' } as const;
 
 /**
  * Keeps steps from opening files of the executor's, by leases: a step that tries waits in the kernel and has not got a
@@ -42,7 +46,7 @@ export class FileGuard implements Disposable {
       this.#unguarded.push(path);
       return;
     }
-    if (takeFileLease(fd, kind === 'secret' ? 'write' : 'read')) this.#files.push({ path, kind, fd });
+    if (takeFileLease(fd, leaseOf[kind])) this.#files.push({ path, kind, fd, isReleased: false });
     else {
       closeSync(fd);
       this.#unguarded.push(path);
@@ -54,14 +58,23 @@ export class FileGuard implements Disposable {
     return this.#unguarded;
   }
 
-  /** Files that somebody waits to open. */
+  /** Files that somebody wants to open. */
   wanted(): { readonly path: string; readonly kind: GuardedKind }[] {
-    return this.#files.filter(({ fd, kind }) => fileLease(fd) !== (kind === 'secret' ? 'write' : 'read'));
+    return this.#files.filter(({ fd, kind, isReleased }) => !isReleased && fileLease(fd) !== leaseOf[kind]);
   }
 
   /** Stops guarding a file, so that who waits gets it. */
   release(path: string): void {
-    for (const file of this.#files) if (file.path === path) releaseFileLease(file.fd);
+    for (const file of this.#files.filter((guarded) => guarded.path === path)) {
+      releaseFileLease(file.fd);
+      file.isReleased = true;
+    }
+  }
+
+  /** Guards files again that were released, as soon as nobody has them open. */
+  renew(): void {
+    for (const file of this.#files)
+      if (file.isReleased && takeFileLease(file.fd, leaseOf[file.kind])) file.isReleased = false;
   }
 
   [Symbol.dispose](): void {

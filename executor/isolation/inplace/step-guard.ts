@@ -1,4 +1,4 @@
-import { listProcesses, waitChannels } from '../../../src/os/index.ts';
+import { listProcesses, type ProcessStatus, waitChannels } from '../../../src/os/index.ts';
 import { FileGuard } from './file-guard.ts';
 import { strayProcesses } from './stray-processes.ts';
 
@@ -7,13 +7,16 @@ export interface StepGuardOptions {
   readonly secrets: readonly string[];
   /** Files and directories that a step may not write. */
   readonly programs: readonly string[];
-  /** Told, once, which guarded file the step opened. The step is to be ended then: until it is, it has not got the file. */
+  /** Told, once, which guarded file was opened. The step is to be ended then: until it is, it has not got the file. */
   readonly onTouched: (path: string) => void;
 }
 
 const interval = 20;
 
-/** Guards the executor's files while one step runs. */
+/**
+ * Guards the executor's files while one step runs. Whoever opens one of them and is not the executor, nor a program that
+ * it started for itself, is taken to be the step: an attempt that does not wait leaves no other trace.
+ */
 export class StepGuard implements Disposable {
   readonly #options: StepGuardOptions;
   readonly #guard = new FileGuard();
@@ -36,13 +39,15 @@ export class StepGuard implements Disposable {
   }
 
   #check(): void {
-    for (const { path } of this.#guard.wanted()) {
-      if (this.#touched) return;
-      if (isStepWaiting()) {
-        this.#touched = true;
-        this.#options.onTouched(path);
-      } else this.#guard.release(path); // this process itself, or another container of the pod
+    this.#guard.renew();
+    const [wanted] = this.#guard.wanted();
+    if (wanted === undefined || this.#touched) return;
+    if (isExecutorWaiting()) {
+      this.#guard.release(wanted.path);
+      return;
     }
+    this.#touched = true;
+    this.#options.onTouched(wanted.path);
   }
 
   [Symbol.dispose](): void {
@@ -52,13 +57,15 @@ export class StepGuard implements Disposable {
   }
 }
 
-/**
- * Whether a process of the step waits for a file that is leased. Of a process of another user the kernel does not tell what
- * it waits for; it is taken to be the one.
- */
-function isStepWaiting(): boolean {
-  return strayProcesses(listProcesses()).some(({ pid, isZombie }) => {
-    if (isZombie) return false;
-    return waitChannels(pid)?.some((channel) => channel.includes('break_lease')) ?? true;
-  });
+/** Whether this process, or one that it started in its own session, waits for a file that is leased, and no step does. */
+function isExecutorWaiting(): boolean {
+  const processes = listProcesses();
+  const strays = new Set(strayProcesses(processes).map(({ pid }) => pid));
+  const session = processes.find(({ pid }) => pid === process.pid)?.session;
+  const waits = ({ pid }: ProcessStatus): boolean =>
+    waitChannels(pid)?.some((channel) => channel.includes('break_lease')) === true;
+  return (
+    !processes.some((each) => strays.has(each.pid) && waits(each)) &&
+    processes.some((each) => each.session === session && waits(each))
+  );
 }

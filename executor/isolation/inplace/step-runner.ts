@@ -44,10 +44,9 @@ export class StepRunner implements AsyncDisposable {
   async run(step: RunStep, options: RunOptions): Promise<RunResult> {
     const { home, secrets } = this.#options;
     const { signal } = options;
-    let first: number | undefined;
     let touched: string | undefined;
-    const end = (): Promise<void> => endStrayProcesses(first);
-    const stop = (): void => void end().catch(() => undefined); // what cannot be ended is told at the end
+    // What cannot be ended is told in the end.
+    const stop = (): void => void endStrayProcesses({ isReaping: false }).catch(() => undefined);
     using guard = new StepGuard({
       secrets,
       programs: ['bin', 'lib', 'dist', 'node_modules'].map((name) => `${home}/${name}`),
@@ -65,7 +64,6 @@ export class StepRunner implements AsyncDisposable {
         {
           signal,
           onMessage: (message, worker) => {
-            if (message.type === 'started') first = message.pid;
             if (message.type === 'exited') stop();
             passOn(message, worker, options);
           },
@@ -75,7 +73,7 @@ export class StepRunner implements AsyncDisposable {
       return this.#judged(step, done.result as RunResult, touched);
     } finally {
       signal?.removeEventListener('abort', stop);
-      await end();
+      await endStrayProcesses({ isReaping: true });
       this.#requireUnaltered(step);
       this.#workers.warm();
     }

@@ -38,7 +38,7 @@ function run(step: RunStep): Promise<RunResult> {
   if (!existsSync(step.workingDirectory)) mkdirSync(step.workingDirectory, { recursive: true });
   becomeUser(user);
   running = new StepProcess(step, {
-    started: (pid) => post({ type: 'started', pid }),
+    started: () => post({ type: 'started' }),
     output: (stream, data) => post({ type: 'output', stream, data }),
     exited: () => post({ type: 'exited' }),
   });

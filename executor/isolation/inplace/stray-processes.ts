@@ -9,10 +9,11 @@ const patience = 10_000;
  * orphans become children of the executor (PR_SET_CHILD_SUBREAPER), and whatever descends from it and is in another
  * session is the step's: a step starts in a session of its own, and nothing can join the executor's.
  *
- * @param first the step's first process, of whose end Node itself takes note.
+ * @param options `isReaping`: whether note is taken of their end. Not while Node still waits for the end of the step's first
+ *   process: it would never hear of it.
  * @throws EnvironmentError `E_INPLACE_PROCESSES` when some cannot be ended.
  */
-export async function endStrayProcesses(first: number | undefined): Promise<void> {
+export async function endStrayProcesses({ isReaping }: { readonly isReaping: boolean }): Promise<void> {
   const deadline = performance.now() + patience;
   for (;;) {
     const strays = strayProcesses(listProcesses());
@@ -21,7 +22,7 @@ export async function endStrayProcesses(first: number | undefined): Promise<void
     for (const { pid } of living) signal(pid, 'SIGSTOP');
     if (living.length > 0 && strayProcesses(listProcesses()).length > strays.length) continue;
     for (const { pid } of living) signal(pid, 'SIGKILL');
-    for (const { pid, parent } of strays) if (parent === process.pid && pid !== first) reap(pid);
+    if (isReaping) for (const { pid, parent } of strays) if (parent === process.pid) reap(pid);
     if (living.length === 0) return;
     if (performance.now() > deadline) throw immortal(living);
     await sleep(1);

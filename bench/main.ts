@@ -1,8 +1,6 @@
 /** npm run bench [name …]: runs all benchmarks, or those named. */
-const names =
-  process.argv.length > 2
-    ? process.argv.slice(2)
-    : ['start', 'cached', 'cold', 'memory', 'daemon-memory', 'scale'];
+const all = ['start', 'userns', 'cached', 'cold', 'memory', 'daemon-memory', 'scale', 'transfer'];
+const names = process.argv.length > 2 ? process.argv.slice(2) : all;
 for (const name of names) {
   console.log(`\n${name}`);
   await import(`./${name}.ts`);

@@ -68,8 +68,13 @@ export async function measure(command: string, args: readonly string[]): Promise
 }
 
 /** One of Kiln's compiled programs. */
-export function kiln(program: 'executor' | 'warmer', args: readonly string[]): Promise<Cost> {
-  return measure(join(root, 'bin', program), args);
+export function kiln(name: 'executor' | 'warmer', args: readonly string[]): Promise<Cost> {
+  return measure(program(name), args);
+}
+
+/** The path of one of Kiln's compiled programs. */
+export function program(name: 'executor' | 'warmer'): string {
+  return join(root, 'bin', name);
 }
 
 /** The highest resident memory of a process so far, in bytes. */

@@ -9,7 +9,7 @@ import { openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
-import { openIsolation } from './isolation/index.ts';
+import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
 import { openNode } from './node.ts';
 import { type BuildOptions, givenPaths } from './options.ts';
@@ -66,6 +66,8 @@ async function buildFrom(
 ): Promise<BuildOutcome> {
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
+  const limits = singleIdStatement();
+  if (limits !== undefined) progress.warn(limits);
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, basename(options.dockerfile));
   const graph = resolveStages(dockerfile, { target: options.target, buildArguments, platform });
@@ -114,7 +116,9 @@ async function buildFrom(
     lookups,
     progress,
     controller: controller.controller,
-    cachePush: options.cache.push && !(options.cache.onVolume && volumes.shared !== undefined),
+    // What others would take for theirs must have the owners that theirs has.
+    cachePush:
+      options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },

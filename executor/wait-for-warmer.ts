@@ -4,6 +4,7 @@ import { NodeClient } from '../src/volume/index.ts';
 
 /** Milliseconds between two questions. */
 const interval = 500;
+const silent = 'it does not answer';
 
 /**
  * Waits until the warmer of the node has made ready what it is configured to. After `seconds` the build goes on all the
@@ -30,7 +31,9 @@ export async function waitForWarmer(
       return;
     }
     if (left() <= 1) {
-      progress.warn(`the node's warmer was not ready after ${waited}, and the build goes on: ${why}`);
+      // The last question may have been cut off: what it said before is worth more.
+      const last = why === silent && told !== undefined ? told : why;
+      progress.warn(`the node's warmer was not ready after ${waited}, and the build goes on: ${last}`);
       return;
     }
     if (why !== told) progress.info(`waiting for the node's warmer: ${why}`);
@@ -48,7 +51,7 @@ async function whyNotReady(client: NodeClient, signal: AbortSignal): Promise<str
     return open.length === 0 ? 'it is not ready' : open.join('; ');
   } catch (error) {
     if (error instanceof KilnError) return error.message;
-    if (signal.aborted) return 'it does not answer';
+    if (signal.aborted) return silent;
     throw error;
   }
 }

@@ -18,6 +18,7 @@ export async function bundlePrograms(outdir: string): Promise<void> {
       'rootfs-worker': 'executor/isolation/rootfs-worker.ts',
       'root-worker': 'executor/isolation/inplace/root-worker.ts',
       'step-worker': 'executor/isolation/inplace/step-worker.ts',
+      'step-init': 'executor/isolation/step-init.ts',
       'tree-digest-worker': 'src/layer/tree-digest-worker.ts',
       'unpack-worker': 'src/layer/unpack-worker.ts',
       'write-layer-worker': 'src/layer/write-layer-worker.ts',

@@ -1,9 +1,7 @@
 import {
   chmodSync,
-  chownSync,
   constants,
   copyFileSync,
-  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -18,11 +16,14 @@ import { extractTar, imageXattrs, isTarArchive, Territory } from '../../src/laye
 import {
   type BytePath,
   deviceNumbers,
+  inUserNamespace,
   makeNode,
+  ownerOf,
   pathBuffer,
   pathText,
   resolveBytesInRoot,
   type ResolvedPath,
+  setOwner,
   setTimes,
   setXattr,
   toBytePath,
@@ -188,7 +189,7 @@ class Copier {
     for (const directory of missing) {
       this.#checkName(directory);
       this.#makeDirectory(directory);
-      if (this.#owner !== undefined) chownSync(this.#at(directory), this.#owner.uid, this.#owner.gid);
+      if (this.#owner !== undefined) setOwner(this.#at(directory), this.#owner);
       chmodSync(this.#at(directory), (this.#request.chmod ?? 0o755) & 0o777);
     }
     return resolved.path;
@@ -253,17 +254,28 @@ class Copier {
     const [from, to] = [pathBuffer(source), this.#at(target)];
     if (stat.isSymbolicLink()) symlinkSync(readlinkSync(from, 'buffer'), to);
     else if (stat.isFile()) copyFileSync(from, to, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-    else {
-      const { major, minor } = deviceNumbers(stat.rdev);
-      makeNode(to, stat.mode, major, minor);
+    else this.#makeNode(stat, target);
+  }
+
+  #makeNode(stat: Stats, target: BytePath): void {
+    const { major, minor } = deviceNumbers(stat.rdev);
+    try {
+      makeNode(this.#at(target), stat.mode, major, minor);
+    } catch (error) {
+      if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
+      const path = `/${this.#inTree(target)}`;
+      throw new BuildError(`the device node ${path} cannot be copied: a user namespace may not make it`, {
+        code: 'E_DEVICE_NODE',
+        where: this.#request.where,
+        remedy: 'Leave it out, or build as root of the machine.',
+      });
     }
   }
 
   #setMetadata(source: BytePath, stat: Stats, target: BytePath): void {
     const [from, to] = [pathBuffer(source), this.#at(target)];
     const { chmod, keepOwners } = this.#request;
-    const owner = this.#owner ?? (keepOwners ? stat : { uid: 0, gid: 0 });
-    lchownSync(to, owner.uid, owner.gid);
+    setOwner(to, this.#owner ?? (keepOwners ? ownerOf(from, stat) : { uid: 0, gid: 0 }));
     // After chown, which clears setuid bits and capabilities.
     if (!stat.isSymbolicLink()) chmodSync(to, chmod ?? stat.mode & 0o7777);
     for (const [name, value] of imageXattrs(from)) setXattr(to, name, value);
@@ -276,8 +288,7 @@ class Copier {
     this.#clear(target);
     const to = this.#at(target);
     writeFileSync(to, content, { flag: 'wx' });
-    const owner = this.#owner ?? { uid: 0, gid: 0 };
-    chownSync(to, owner.uid, owner.gid);
+    setOwner(to, this.#owner ?? { uid: 0, gid: 0 });
     chmodSync(to, this.#request.chmod ?? 0o644);
   }
 }

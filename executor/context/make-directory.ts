@@ -1,7 +1,14 @@
-import { chmodSync, chownSync, lstatSync, mkdirSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdirSync } from 'node:fs';
 import { dirname, posix } from 'node:path';
 import { Territory } from '../../src/layer/index.ts';
-import { type BytePath, pathBuffer, pathText, resolveBytesInRoot, toBytePath } from '../../src/os/index.ts';
+import {
+  type BytePath,
+  pathBuffer,
+  pathText,
+  resolveBytesInRoot,
+  setOwner,
+  toBytePath,
+} from '../../src/os/index.ts';
 import { BuildError } from '../../src/support/index.ts';
 import { resolveUser } from './owner.ts';
 import { lookUp } from './sources.ts';
@@ -42,6 +49,6 @@ export function makeDirectory(
     if (isScaffold(full)) territory.adopt(territory.relative(full));
     else mkdirSync(directory);
     chmodSync(directory, 0o755);
-    chownSync(directory, owner.uid, owner.gid);
+    setOwner(directory, owner);
   }
 }

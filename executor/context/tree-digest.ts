@@ -4,7 +4,7 @@ import { posix } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { imageXattrs } from '../../src/layer/index.ts';
 import { type Digest } from '../../src/oci/index.ts';
-import { type BytePath, pathBuffer } from '../../src/os/index.ts';
+import { type BytePath, ownerOf, pathBuffer } from '../../src/os/index.ts';
 import { systemErrorCode } from '../../src/support/index.ts';
 import { lookUp, matchBaseName, matchSources, type SourceQuery } from './sources.ts';
 import { TreeStamp } from './tree-stamp.ts';
@@ -97,7 +97,10 @@ function hashEntry(
 function entryFields(path: Buffer, stat: Stats, options: TreeDigestOptions): (string | Uint8Array)[] {
   const fields: (string | Uint8Array)[] = [typeOf(stat)];
   if (options.modes && !stat.isSymbolicLink()) fields.push((stat.mode & 0o7777).toString(8));
-  if (options.owners) fields.push(`${stat.uid}:${stat.gid}`);
+  if (options.owners) {
+    const { uid, gid } = ownerOf(path, stat);
+    fields.push(`${uid}:${gid}`);
+  }
   const xattrs = imageXattrs(path);
   fields.push(String(xattrs.size), ...[...xattrs].flat());
   if (stat.isSymbolicLink()) fields.push(readlinkSync(path, 'buffer'));

@@ -13,8 +13,12 @@ import {
 import { dirname, join, posix } from 'node:path';
 import {
   changeDirectory,
+  hasId,
+  idMap,
+  inUserNamespace,
   mount,
   mountFlags,
+  mountPoints,
   namespaces,
   resolveInRoot,
   setTimes,
@@ -39,7 +43,8 @@ export function enterNamespaces(kind: 'files' | 'processes'): void {
 /**
  * Mounts the overlay at `merged` and returns its path. Lower directories are named through short links, since mount(2)
  * takes one page of options; the link after the last one is the layer of mount points, which only RUN steps have below
- * them; `redirect_dir`, `metacopy` and `index` are off so that the upper directory is a plain diff.
+ * them; `redirect_dir`, `metacopy` and `index` are off so that the upper directory is a plain diff. In a user namespace
+ * overlayfs keeps its attributes where users may (`userxattr`), and there only `nofollow` turns redirects off.
  */
 export function mountOverlay(
   space: OverlaySpace,
@@ -47,7 +52,8 @@ export function mountOverlay(
 ): string {
   changeDirectory(space.directory);
   const lower = linkNames(space.lowerCount + (options.stubs ? 1 : 0));
-  const data = `lowerdir=${lower},upperdir=upper,workdir=work,redirect_dir=off,metacopy=off,index=off`;
+  const how = inUserNamespace() ? 'userxattr,redirect_dir=nofollow' : 'redirect_dir=off';
+  const data = `lowerdir=${lower},upperdir=upper,workdir=work,${how},metacopy=off,index=off`;
   // A step may make device nodes, for they belong to some images, but not reach the machine's disks through them.
   const flags = mountFlags.noDev;
   // What a step syncs need not reach the disk: after a crash its directory is thrown away. Linux knows this since 5.10.
@@ -65,7 +71,8 @@ export function mountSource(space: OverlaySpace, count: number): string {
   changeDirectory(space.directory);
   // Always an overlay, of which one layer is not enough: bound alone, a layer would show its marks of deleted files.
   const names = `${linkNames(count, 's')}${count === 1 ? ':empty' : ''}`;
-  mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}`);
+  const how = inUserNamespace() ? ',userxattr' : '';
+  mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}${how}`);
   return join(space.directory, 'source');
 }
 
@@ -139,16 +146,34 @@ function keepingTimes(directory: string, change: () => void): void {
 export function mountSystem(root: string, space: OverlaySpace, points: MountPoints): string {
   const proc = points.prepare('proc', 'directory');
   mountDevices(points.prepare('dev', 'directory'));
-  const sys = points.prepare('sys', 'directory');
-  const quiet = mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec;
-  mount('/sys', sys, null, mountFlags.bind, null);
-  mount(null, sys, null, mountFlags.bind | mountFlags.remount | mountFlags.readOnly | quiet, null);
+  mountSys(points.prepare('sys', 'directory'));
   for (const name of space.files) {
     const path = resolveInRoot(root, `etc/${name}`, { followLast: true });
     if (path.stat !== undefined && !path.stat.isFile()) continue;
     mount(join(space.directory, name), points.prepare(`etc/${name}`, 'file'), null, mountFlags.bind, null);
   }
   return proc;
+}
+
+/**
+ * Binds /sys read-only, and nothing that is mounted below it. In a user namespace what came from outside is locked
+ * together (mount_namespaces(7)), so there all of it is bound and what is below covered: a user may own a part of
+ * the cgroup tree, and steps must not reach it.
+ */
+function mountSys(sys: string): void {
+  const quiet = mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec;
+  const whole = inUserNamespace() ? mountFlags.recursive : 0;
+  mount('/sys', sys, null, mountFlags.bind | whole, null);
+  mount(null, sys, null, mountFlags.bind | mountFlags.remount | mountFlags.readOnly | quiet, null);
+  const below = mountPoints().filter((point) => point.startsWith(`${sys}/`));
+  for (const path of new Set(outermost(below)))
+    if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true)
+      mount('tmpfs', path, 'tmpfs', mountFlags.readOnly, 'size=0');
+}
+
+/** Those paths that lie below no other one. */
+export function outermost(paths: readonly string[]): string[] {
+  return paths.filter((path) => !paths.some((other) => path.startsWith(`${other}/`)));
 }
 
 function mountDevices(dev: string): void {
@@ -165,7 +190,8 @@ function mountDevices(dev: string): void {
     join(dev, 'pts'),
     'devpts',
     mountFlags.noSuid | mountFlags.noExec,
-    'newinstance,ptmxmode=0666,mode=0620,gid=5',
+    // The group tty, where there is one.
+    `newinstance,ptmxmode=0666,mode=0620${hasId(idMap('gid'), 5) ? ',gid=5' : ''}`,
   );
   mount(
     'shm',

@@ -13,6 +13,7 @@ import {
 } from '../../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
 import type { MountedSource, OverlaySpace, WorkerTask } from './messages.ts';
+import { mountRefused } from './mount-rights.ts';
 import { removeMountPoints } from './mounts.ts';
 import { passOn, performTask, type TaskHooks, WorkerPool } from './task-worker.ts';
 import type {
@@ -46,14 +47,7 @@ export class OverlayIsolation implements Isolation {
     try {
       await this.perform({ kind: 'probe', space });
     } catch (error) {
-      throw new EnvironmentError(`this place cannot mount overlay file systems: ${messageOf(error)}`, {
-        code: 'E_ISOLATION_OVERLAY',
-        where: scratch,
-        remedy:
-          systemErrorCode(error) === 'EPERM'
-            ? 'Run as root, or give the pod SYS_ADMIN in its own user namespace (hostUsers: false).'
-            : "Put the scratch space on a disk of its own (a volume, not the container's own overlay).",
-      });
+      throw await mountRefused(error, scratch);
     } finally {
       await rm(space.directory, { recursive: true, force: true });
     }

@@ -3,7 +3,7 @@ import { plainError, workerLoaded } from '../../src/support/index.ts';
 import { copyInto, makeDirectory, treeDigest } from '../context/index.ts';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.ts';
 import { enterNamespaces, mountOverlay, mountSource } from './mounts.ts';
-import { ContainerRun } from './run-in-worker.ts';
+import { ContainerRun, prepareInit } from './run-in-worker.ts';
 
 /*
  * A worker does one task and ends: its thread's namespaces and root cannot be given back.
@@ -11,6 +11,7 @@ import { ContainerRun } from './run-in-worker.ts';
 
 if (parentPort === null) throw new Error('this module runs in a worker thread');
 const port = parentPort;
+const prepared = prepareInit();
 workerLoaded();
 const post = (message: FromWorker): void => port.postMessage(message);
 let run: ContainerRun | undefined;
@@ -32,13 +33,26 @@ async function perform(task: WorkerTask): Promise<void> {
 
 async function execute(task: WorkerTask): Promise<unknown> {
   if (task.kind === 'run') {
-    run = new ContainerRun(task.space, task.step, {
-      started: () => post({ type: 'started' }),
-      output: (stream, data) => post({ type: 'output', stream, data }),
-    });
+    run = new ContainerRun(
+      task.space,
+      task.step,
+      {
+        started: () => post({ type: 'started' }),
+        output: (stream, data) => post({ type: 'output', stream, data }),
+      },
+      prepared,
+    );
     return run.run();
   }
-  enterNamespaces('files');
+  if (prepared === undefined) enterNamespaces('files');
+  try {
+    return await work(task);
+  } finally {
+    await prepared?.stop();
+  }
+}
+
+async function work(task: Exclude<WorkerTask, { kind: 'run' }>): Promise<unknown> {
   switch (task.kind) {
     case 'copy': {
       const root = mountOverlay(task.space);

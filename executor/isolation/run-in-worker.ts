@@ -1,19 +1,22 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import {
-  changeDirectory,
   dropBoundingCapability,
-  pivotRoot,
+  hasId,
+  hasSingleId,
+  idMap,
+  joinNewKeyring,
   setHostname,
   setThreadCapabilities,
   setThreadIdentity,
-  unmount,
+  unmappedId,
 } from '../../src/os/index.ts';
 import { EnvironmentError } from '../../src/support/index.ts';
-import { resolveUser } from '../context/index.ts';
+import { resolveUser, type UserIdentity } from '../context/index.ts';
 import { capabilityNumber, containerCapabilities } from './capabilities.ts';
+import { StepInit } from './init-process.ts';
 import type { OverlaySpace } from './messages.ts';
 import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
+import { enterRoot } from './root.ts';
 import { type RunChannel, StepProcess } from './step-process.ts';
 import type { RunResult, RunStep } from './types.ts';
 
@@ -25,11 +28,18 @@ export class ContainerRun {
   readonly #space: OverlaySpace;
   readonly #step: RunStep;
   readonly #process: StepProcess;
-  #init: ChildProcess | undefined;
+  #init: StepInit | undefined;
   #stopped = false;
   mountPoints: readonly string[] = [];
 
-  constructor(space: OverlaySpace, step: RunStep, channel: Omit<RunChannel, 'exited'>) {
+  /** @param init the step's first process, when it was started before, with the namespaces of the step. */
+  constructor(
+    space: OverlaySpace,
+    step: RunStep,
+    channel: Omit<RunChannel, 'exited'>,
+    init: StepInit | undefined,
+  ) {
+    this.#init = init;
     this.#space = space;
     this.#step = step;
     // What the step left running still holds its output; it must not hold up the build.
@@ -38,91 +48,90 @@ export class ContainerRun {
 
   /** @throws BuildError `E_RUN_START`, `E_USER_NOT_FOUND`; EnvironmentError `E_ISOLATION_…`. */
   async run(): Promise<RunResult> {
-    enterNamespaces('processes');
-    const root = mountOverlay(this.#space, { stubs: true });
-    const points = new MountPoints(root);
-    const proc = mountSystem(root, this.#space, points);
-    this.mountPoints = points.made;
-    const init = await this.#startInit(proc);
-    const ended = new Promise<void>((resolve) => init.once('exit', () => resolve()));
+    this.#init ??= startInit();
     try {
+      readIds();
+      const root = mountOverlay(this.#space, { stubs: true });
+      const points = new MountPoints(root);
+      const proc = mountSystem(root, this.#space, points);
+      this.mountPoints = points.made;
+      await this.#init.mountProc(proc);
       maskPaths(root);
       setHostname('kiln');
       enterRoot(root);
       const user = resolveUser('/', this.#step.user, this.#step.where);
       if (!existsSync(this.#step.workingDirectory))
         mkdirSync(this.#step.workingDirectory, { recursive: true });
-      dropPrivileges(user);
+      dropPrivileges(user, this.#step.where);
       if (this.#stopped) throw new DOMException('The step was stopped', 'AbortError');
       return await this.#process.run({ HOME: user.home, ...this.#step.env });
     } finally {
-      this.stop();
-      await ended;
+      this.#stopped = true;
+      await this.#init.stop();
     }
   }
 
   /** Ends the step: its init sees the end of its input, and the kernel ends all its processes. */
   stop(): void {
     this.#stopped = true;
-    this.#init?.stdin?.destroy();
+    void this.#init?.stop();
   }
 
   /** Output has reached the executor; a step that was made to wait goes on. */
   taken(bytes: number): void {
     this.#process.taken(bytes);
   }
+}
 
-  /**
-   * Starts the first process of the pid namespace. It mounts /proc, which only a process inside can do, and then waits for
-   * the end of its input: when the executor stops the step or dies, even by kill -9, it ends and everything in the
-   * namespace with it. It keeps all capabilities, so that the step, which has fewer, may not look into it.
-   */
-  async #startInit(proc: string): Promise<ChildProcess> {
-    const script = 'mount -t proc -o nosuid,nodev,noexec proc "$1" && echo ready && read -r _';
-    const init = spawn('/bin/sh', ['-c', script, 'init', proc], {
-      stdio: ['pipe', 'pipe', 'pipe'],
-      cwd: '/',
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
-      detached: true,
-    });
-    this.#init = init;
-    init.stdin.on('error', () => init.kill());
-    let problem = '';
-    init.stderr.on('data', (chunk: Buffer) => (problem += chunk.toString()));
-    await new Promise<void>((resolve, reject) => {
-      const failed = (cause?: unknown): void =>
-        reject(
-          new EnvironmentError(
-            `the step's init could not mount /proc${problem === '' ? '' : `: ${problem.trim()}`}`,
-            {
-              code: 'E_ISOLATION_PROC',
-              cause,
-              remedy: 'It needs /bin/sh, mount(8), and the right to mount proc.',
-            },
-          ),
-        );
-      init.stdout.once('data', () => resolve());
-      init.once('error', failed);
-      init.once('exit', () => failed());
-    });
-    return init;
+/** Gives the calling thread the namespaces of a step, and starts the first process in them when that takes long. */
+export function prepareInit(): StepInit | undefined {
+  try {
+    return StepInit.prepare(enterStep);
+  } catch {
+    return undefined; // what is not permitted here is told when there is a task to do
   }
 }
 
-/** Makes the mounted tree the root of the calling thread, and of the init, and lets go of everything else. */
-function enterRoot(root: string): void {
-  changeDirectory(root);
-  // Old and new root stacked on each other: no directory for the old one is needed (pivot_root(2), NOTES).
-  pivotRoot('.', '.');
-  unmount('.', { detach: true });
-  changeDirectory('/');
+function startInit(): StepInit {
+  enterStep();
+  return StepInit.start();
 }
 
-function dropPrivileges(user: { uid: number; gid: number; groups: readonly number[] }): void {
+function enterStep(): void {
+  enterNamespaces('processes');
+  leaveKeys();
+}
+
+/** Keys of the session that the executor was started in are not the step's. */
+function leaveKeys(): void {
+  try {
+    joinNewKeyring();
+  } catch (error) {
+    throw new EnvironmentError('a step could be given no keyring of its own', {
+      code: 'E_ISOLATION_KEYRING',
+      cause: error,
+      remedy: 'Raise kernel.keys.maxkeys, or have fewer keys: see /proc/key-users.',
+    });
+  }
+}
+
+/** Reads what is known of ids while /proc is that of the executor; from then on it is remembered. */
+function readIds(): void {
+  hasSingleId();
+  idMap('gid');
+}
+
+/** @throws EnvironmentError `E_ID_UNMAPPED` for a user or group that this user namespace lacks. */
+function dropPrivileges({ uid, gid, groups }: UserIdentity, where: string): void {
+  if (!hasId(idMap('uid'), uid)) throw unmappedId(`user ${uid}`, where);
+  const unmapped = [gid, ...groups].find((id) => !hasId(idMap('gid'), id));
+  if (unmapped !== undefined && (unmapped === gid || !hasSingleId()))
+    throw unmappedId(`group ${unmapped}`, where);
   for (let capability = 0; capability <= lastCapability; capability++)
     if (!defaultCapabilities.includes(capability)) dropBoundingCapability(capability);
   const mask = defaultCapabilities.reduce((set, capability) => set | (1n << BigInt(capability)), 0n);
   // Only this thread changes: the child inherits from it. Ids first, while the right to change them is still there.
-  setThreadIdentity(user);
-  if (user.uid === 0) setThreadCapabilities({ permitted: mask, effective: mask, inheritable: 0n });
+  // A user namespace with a single id may set no supplementary groups.
+  setThreadIdentity({ uid, gid, groups: hasSingleId() ? undefined : groups });
+  if (uid === 0) setThreadCapabilities({ permitted: mask, effective: mask, inheritable: 0n });
 }

@@ -1,5 +1,5 @@
 import { InvalidArgumentError, type Option } from 'commander';
-import type { RegistryOptions, RegistrySettings } from '../registry/index.ts';
+import { parseCredentialHelpers, type RegistryOptions, type RegistrySettings } from '../registry/index.ts';
 import { type Progress, UsageError } from '../support/index.ts';
 import { booleanFlag, listFlag, valueFlag } from './flags.ts';
 import { parseRate, parseSize } from './values.ts';
@@ -17,6 +17,7 @@ export interface RegistryFlags {
   readonly skipDefaultRegistryFallback: boolean;
   readonly imageDownloadRetry?: number;
   readonly bandwidth?: number;
+  readonly credentialHelpers: readonly string[];
 }
 
 /** What the flags of {@link pushFlags} give. */
@@ -63,6 +64,10 @@ export function registryFlags(): Option[] {
       '--bandwidth <rate>',
       'move at most so many bytes a second to and from registries, such as 20MB/s (default: no limit)',
     ).argParser(parseRate),
+    listFlag(
+      '--credential-helpers <name>',
+      'identities that may be used: env, google, ecr, acr, gitlab, github; "" for none (default: all)',
+    ),
   ];
 }
 
@@ -98,6 +103,9 @@ export function registryOptions(
     registries: registrySettings(flags),
     insecurePull: flags.insecurePull,
     skipTlsVerifyPull: flags.skipTlsVerifyPull,
+    ...(flags.credentialHelpers.length === 0
+      ? {}
+      : { credentialHelpers: parseCredentialHelpers(flags.credentialHelpers) }),
     progress,
     ...given({
       insecure: flags.insecure,

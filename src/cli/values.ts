@@ -1,4 +1,4 @@
-import { UsageError } from '../support/index.ts';
+import { isOrdinaryUser, UsageError } from '../support/index.ts';
 
 /** For options that may be given several times. */
 export function collect(value: string, previous: readonly string[] = []): string[] {
@@ -79,9 +79,12 @@ export function parsePairs(entries: readonly string[], flag: string): Map<string
   return pairs;
 }
 
-/** Where the cache volume is when nothing is said: kaniko's `/cache` where there is one, otherwise the user's own cache. */
+/**
+ * Where the cache volume is when nothing is said: kaniko's `/cache` where there is one, otherwise the user's own cache.
+ * What root has unpacked has owners that an ordinary user's builds cannot have, so for them it is always their own.
+ */
 export function defaultCacheDirectory(exists: (path: string) => boolean): string {
-  if (exists('/cache')) return '/cache';
+  if (!isOrdinaryUser() && exists('/cache')) return '/cache';
   const base = process.env.XDG_CACHE_HOME ?? `${process.env.HOME ?? '/root'}/.cache`;
   return `${base}/kiln`;
 }

@@ -1,11 +1,8 @@
 import {
   chmodSync,
-  chownSync,
   closeSync,
   constants,
   fchmodSync,
-  fchownSync,
-  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -15,13 +12,15 @@ import {
   symlinkSync,
   writeSync,
 } from 'node:fs';
-import { makeNode, OpenDirectory, setTimes, setXattr, status, statusSize } from '../os/index.ts';
+import { makeNode, OpenDirectory, setOwner, setTimes, setXattr, status, statusSize } from '../os/index.ts';
 import { systemErrorCode } from '../support/index.ts';
 import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
 import { LayerProblems } from './layer-problems.ts';
 import type { Territory } from './territory.ts';
 import type { EntryFacts } from './tree-state.ts';
 import { imageXattrs } from './xattrs.ts';
+
+const setGroupId = 0o2000;
 
 /**
  * Applies an unpacked layer in overlayfs form to a tree: what it has is copied, what it marks as deleted is removed.
@@ -58,7 +57,7 @@ class DirectoryApplier {
 
   run(): void {
     using root = OpenDirectory.open(this.#source);
-    this.#hideIfOpaque('');
+    this.#makeDirectory('');
     this.#content(root, '');
     root.readStatus('.', this.#record, 0);
     this.#directoryMetadata('', this.#facts());
@@ -126,6 +125,8 @@ class DirectoryApplier {
     }
     this.#territory.adopt(path);
     this.#hideIfOpaque(path);
+    // What is made in it would take its group with the bit set (inode(7)); it is set again when all is made.
+    if ((existing.mode & setGroupId) !== 0) chmodSync(target, 0o755);
   }
 
   /** An opaque directory shows nothing of the layers below. */
@@ -136,7 +137,7 @@ class DirectoryApplier {
 
   #directoryMetadata(path: string, facts: EntryFacts): void {
     const target = this.#territory.bytes(path);
-    chownSync(target, facts.uid, facts.gid);
+    setOwner(target, facts);
     chmodSync(target, facts.mode & 0o7777);
     this.#copyXattrs(path, target);
     setTimes(target, facts.modified, facts.modified);
@@ -147,7 +148,7 @@ class DirectoryApplier {
     const target = this.#territory.bytes(path);
     if (link !== undefined) {
       symlinkSync(link, target);
-      if (facts.uid !== 0 || facts.gid !== 0) lchownSync(target, facts.uid, facts.gid);
+      if (!isRoots(facts)) setOwner(target, facts);
     } else if (kind === constants.S_IFREG) {
       this.#copyFile(this.#from(path), target, facts);
     } else {
@@ -155,7 +156,7 @@ class DirectoryApplier {
         !this.problems.attempt('node', path, () => makeNode(target, kind | 0o600, facts.major, facts.minor))
       )
         return false;
-      chownSync(target, facts.uid, facts.gid);
+      setOwner(target, facts);
       chmodSync(target, facts.mode & 0o7777);
     }
     this.#copyXattrs(path, target);
@@ -174,7 +175,7 @@ class DirectoryApplier {
           for (let at = 0; at < length;) at += writeSync(to, this.#chunk, at, length - at);
           left -= length;
         }
-        if (facts.uid !== 0 || facts.gid !== 0) fchownSync(to, facts.uid, facts.gid);
+        if (!isRoots(facts)) setOwner(target, facts);
         fchmodSync(to, facts.mode & 0o7777);
       } finally {
         closeSync(to);
@@ -194,4 +195,8 @@ class DirectoryApplier {
         }
       });
   }
+}
+
+function isRoots({ uid, gid }: EntryFacts): boolean {
+  return uid === 0 && gid === 0;
 }

@@ -1,5 +1,5 @@
 import { type BigIntStats, constants, lstatSync, readdirSync, readlinkSync } from 'node:fs';
-import { type BytePath, deviceNumbers, getXattr, pathBuffer, toBytePath } from '../os/index.ts';
+import { type BytePath, deviceNumbers, getXattr, ownerOf, pathBuffer, toBytePath } from '../os/index.ts';
 import {
   type Change,
   EntryMaker,
@@ -9,8 +9,9 @@ import {
   whiteout,
   whiteoutPrefix,
 } from './entries.ts';
+import type { TarEntry } from './tar-reader.ts';
 import type { EntryFacts } from './tree-state.ts';
-import { imageXattrs } from './xattrs.ts';
+import { imageXattrs, opaqueAttribute, ownOverlayMark } from './xattrs.ts';
 
 export interface DiffRequest {
   /** An overlayfs upper directory that nothing writes to any more. */
@@ -21,8 +22,6 @@ export interface DiffRequest {
   readonly mountPoints?: readonly string[];
   /** No modification time in the layer is later than this, in seconds since the epoch. */
   readonly clampTime?: number;
-  /** Prefix of overlayfs' own attributes. */
-  readonly overlayPrefix?: string;
 }
 
 /**
@@ -52,18 +51,19 @@ class DiffWalk {
       (request.mountPoints ?? []).map((path) => toBytePath(path.replace(/^\/+/, ''))),
     );
     this.#entries = new EntryMaker(request.clampTime);
-    this.#opaque = `${request.overlayPrefix ?? 'trusted.overlay.'}opaque`;
+    this.#opaque = opaqueAttribute(ownOverlayMark());
   }
 
   /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
   rootChange(lower: BytePath | undefined): Change[] {
     const stat = lstatSync(this.#bytes(''), { bigint: true });
+    const facts = factsOf(this.#bytes(''), stat);
     const before =
       lower === undefined
-        ? { mode: BigInt(constants.S_IFDIR | 0o755), uid: 0n, gid: 0n }
-        : lstatSync(pathBuffer(lower), { bigint: true });
-    if (stat.mode === before.mode && stat.uid === before.uid && stat.gid === before.gid) return [];
-    return [this.#entries.makeRoot(this.#bytes(''), factsOf(stat))];
+        ? { mode: constants.S_IFDIR | 0o755, uid: 0, gid: 0 }
+        : factsOf(pathBuffer(lower), lstatSync(pathBuffer(lower), { bigint: true }));
+    if (facts.mode === before.mode && facts.uid === before.uid && facts.gid === before.gid) return [];
+    return [this.#entries.makeRoot(this.#bytes(''), facts)];
   }
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
@@ -104,32 +104,31 @@ class DiffWalk {
       !opaque &&
       below !== undefined &&
       lower.nearest === below &&
-      sameMetadata(stat, lstatSync(pathBuffer(below), { bigint: true })) &&
-      sameXattrs(change.entry.xattrs, imageXattrs(pathBuffer(below)));
+      sameMetadata(stat, change.entry, pathBuffer(below));
     return same && children.length === 0 ? [] : [change, ...children];
   }
 
   #change(path: string, stat: BigIntStats): Change {
     const several = !stat.isDirectory() && stat.nlink > 1n;
-    return this.#entries.make(path, this.#bytes(path), factsOf(stat), several ? stat.ino : undefined);
+    const place = this.#bytes(path);
+    return this.#entries.make(path, place, factsOf(place, stat), several ? stat.ino : undefined);
   }
 
   #unchanged(path: string, stat: BigIntStats, { entry }: Change, lowerPath: string): boolean {
     const lowerBytes = pathBuffer(lowerPath);
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
-    if (!sameMetadata(stat, lower) || stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
-    if (!sameXattrs(entry.xattrs, imageXattrs(lowerBytes))) return false;
+    if (stat.size !== lower.size || stat.rdev !== lower.rdev) return false;
+    if (!sameMetadata(stat, entry, lowerBytes)) return false;
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }
 }
 
-function factsOf(stat: BigIntStats): EntryFacts {
+function factsOf(place: Buffer, stat: BigIntStats): EntryFacts {
   return {
     mode: Number(stat.mode),
-    uid: Number(stat.uid),
-    gid: Number(stat.gid),
+    ...ownerOf(place, stat),
     size: Number(stat.size),
     modified: stat.mtimeNs,
     ...deviceNumbers(stat.rdev),
@@ -162,6 +161,15 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
   return { nearest, directories };
 }
 
-function sameMetadata(a: BigIntStats, b: BigIntStats): boolean {
-  return a.mode === b.mode && a.uid === b.uid && a.gid === b.gid && a.mtimeNs === b.mtimeNs;
+/** Whether mode, owner, time and attributes are those of a path below. */
+function sameMetadata(stat: BigIntStats, entry: TarEntry, below: Buffer): boolean {
+  const lower = lstatSync(below, { bigint: true });
+  const owner = ownerOf(below, lower);
+  return (
+    stat.mode === lower.mode &&
+    stat.mtimeNs === lower.mtimeNs &&
+    entry.uid === owner.uid &&
+    entry.gid === owner.gid &&
+    sameXattrs(entry.xattrs, imageXattrs(below))
+  );
 }

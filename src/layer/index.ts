@@ -21,4 +21,4 @@ export {
   writeLayer,
   type WriteLayerRequest,
 } from './write-layer.ts';
-export { imageXattrs, isImageXattr } from './xattrs.ts';
+export { imageXattrs, isImageXattr, type OverlayMark, ownOverlayMark } from './xattrs.ts';

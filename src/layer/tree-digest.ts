@@ -8,13 +8,10 @@ import {
   readlinkSync,
   readSync,
 } from 'node:fs';
-import { getXattr, type PathBytes } from '../os/index.ts';
+import { getXattr, ownerOf, type PathBytes } from '../os/index.ts';
 import type { Digest } from '../oci/index.ts';
 import { runWorker } from '../support/index.ts';
-import { imageXattrs } from './xattrs.ts';
-
-/** overlayfs' own attributes that an unpacked layer may have. */
-const overlayAttributes = ['trusted.overlay.opaque', 'user.overlay.opaque'];
+import { imageXattrs, opaqueAttribute, overlayMarks } from './xattrs.ts';
 
 /**
  * The digest of a directory tree as it lies on disk: every path with type, mode, owner, time, device, link target, links
@@ -84,7 +81,8 @@ class DigestWalk {
     if (several) this.#links.set(stat.ino, path);
     // The time of the root itself is that of the unpacking where the archive has no entry for it.
     const time = path === '' ? '' : String(stat.mtimeNs);
-    this.#frame(String(stat.mode), `${stat.uid}:${stat.gid}`, time, String(isDevice(stat) ? stat.rdev : 0n));
+    const { uid, gid } = ownerOf(bytes, stat);
+    this.#frame(String(stat.mode), `${uid}:${gid}`, time, String(isDevice(stat) ? stat.rdev : 0n));
     this.#attributes(bytes);
     if (stat.isSymbolicLink()) this.#frame(readlinkSync(bytes, 'buffer'));
     if (stat.isFile()) this.#content(bytes, stat.size);
@@ -92,10 +90,11 @@ class DigestWalk {
 
   #attributes(path: PathBytes): void {
     const found = new Map(imageXattrs(path));
-    for (const name of overlayAttributes) {
-      const value = getXattr(path, name);
-      if (value !== undefined) found.set(name, value);
-    }
+    // Not every process sees every attribute that marks an opaque directory.
+    const mark = overlayMarks
+      .map((kind) => getXattr(path, opaqueAttribute(kind)))
+      .find((value) => value !== undefined);
+    if (mark !== undefined) found.set('opaque', mark);
     this.#frame(String(found.size));
     for (const [name, value] of found) this.#frame(name, value);
   }

@@ -1,11 +1,9 @@
 import {
   chmodSync,
-  chownSync,
   closeSync,
   fchmodSync,
-  fchownSync,
+  fstatSync,
   ftruncateSync,
-  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -16,13 +14,24 @@ import {
   writeSync,
 } from 'node:fs';
 import { constants } from 'node:fs';
-import { makeNode, setTimes, setXattr } from '../os/index.ts';
-import { KilnError, systemErrorCode } from '../support/index.ts';
+import {
+  hasSingleId,
+  inUserNamespace,
+  lostGroupBit,
+  makeNode,
+  setOwner,
+  setTimes,
+  setXattr,
+} from '../os/index.ts';
+import { BuildError, systemErrorCode } from '../support/index.ts';
+import { splitPath, unsafe } from './archive-path.ts';
 import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
 import { opaqueName, whiteoutPrefix } from './entries.ts';
 import { LayerProblems } from './layer-problems.ts';
+import { OpaqueMarks } from './opaque-marks.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
 import { Territory } from './territory.ts';
+import type { OverlayMark } from './xattrs.ts';
 
 export interface TreeWriterOptions {
   /** The directory that is `/` for everything in the archive. */
@@ -34,24 +43,12 @@ export interface TreeWriterOptions {
    * removes what the tree has under the name, `none` takes them as ordinary names.
    */
   readonly whiteouts: 'overlay' | 'apply' | 'none';
-  /** Prefix of overlayfs' own attributes: `trusted.overlay.`, or `user.overlay.` in a user namespace. */
-  readonly overlayPrefix?: string;
   /** Who everything belongs to; default the owners that the archive names. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 const maximumLinks = 40;
-
-function unsafe(path: string, why: string): KilnError {
-  return new KilnError(
-    `unsafe entry ${JSON.stringify(Buffer.from(path, 'latin1').toString())} in archive: ${why}`,
-    {
-      code: 'E_TAR_UNSAFE',
-      category: 'registry',
-      remedy: 'The archive is hostile or damaged; do not use it.',
-    },
-  );
-}
+const setGroupId = 0o2000;
 
 /**
  * Writes the entries of an archive below a root directory and nowhere else.
@@ -64,14 +61,19 @@ export class TreeWriter implements TarHandler {
   readonly #territory: Territory;
   readonly #destination: string;
   readonly #whiteouts: TreeWriterOptions['whiteouts'];
-  readonly #overlayPrefix: string;
   /** Paths that this archive made, or made something in. Whiteouts mean what the layers below have. */
   readonly #own = new Set<string>();
   readonly #owner: TreeWriterOptions['owner'];
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
+  /** Directories with the set-group-id bit: what is made in them belongs to their group at first (inode(7)). */
+  readonly #groupDirectories = new Set<string>();
   readonly #directoryTimes: [string, bigint][] = [];
   #file: { fd: number; path: string; entry: TarEntry; written: number } | undefined;
+  /** Device nodes that could not be made, as paths below the root. */
+  readonly #skipped = new Set<string>();
+  readonly #marks = new OpaqueMarks();
+  #maximumId = 0;
   entries = 0;
   bytes = 0;
   /** Opaque directories (latin1, relative). */
@@ -83,8 +85,22 @@ export class TreeWriter implements TarHandler {
     this.#territory = territory;
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
     this.#whiteouts = options.whiteouts;
-    this.#overlayPrefix = options.overlayPrefix ?? 'trusted.overlay.';
     this.#owner = options.owner;
+  }
+
+  /** Which of overlayfs' attributes mark every opaque directory that was written: all, where there is none. */
+  get overlayMarks(): readonly OverlayMark[] {
+    return this.#marks.kept;
+  }
+
+  /** The largest user or group id that a file belongs to. */
+  get maximumId(): number {
+    return this.#maximumId;
+  }
+
+  /** Device nodes of a layer that a user namespace cannot have; everybody else's builds leave them out, too. */
+  get skippedDevices(): number {
+    return this.#skipped.size;
   }
 
   entry(archived: TarEntry): void {
@@ -126,8 +142,9 @@ export class TreeWriter implements TarHandler {
     this.#file = undefined;
     const { fd, path, entry } = file;
     try {
-      if (entry.uid !== 0 || entry.gid !== 0) fchownSync(fd, entry.uid, entry.gid);
+      if (!this.#isRoots(path, entry)) this.#setOwner(this.#bytes(path), entry);
       fchmodSync(fd, entry.mode);
+      if ((entry.mode & setGroupId) !== 0) requireGroupBit(fstatSync(fd), path);
     } finally {
       closeSync(fd);
     }
@@ -192,8 +209,9 @@ export class TreeWriter implements TarHandler {
         pending.unshift(...target.split('/').filter((piece) => piece !== '' && piece !== '.'));
         continue;
       }
-      if (stat === undefined) mkdirSync(this.#bytes(path), 0o755);
+      if (stat === undefined) this.#makeParent(path);
       else if (!stat.isDirectory()) throw unsafe(wanted, 'it lies below something that is no directory');
+      else this.#noteGroup(path, stat.mode);
       this.#own.add(path);
       current.push(part);
     }
@@ -206,6 +224,25 @@ export class TreeWriter implements TarHandler {
       return stat;
     this.#remove(path, stat, undefined);
     return undefined;
+  }
+
+  /** A directory that no entry describes: root's, whatever the umask and the directory above say. */
+  #makeParent(path: string): void {
+    const target = this.#bytes(path);
+    mkdirSync(target, 0o755);
+    if (!this.#isRoots(path, { uid: 0, gid: 0 })) setOwner(target, { uid: 0, gid: 0 });
+    chmodSync(target, 0o755);
+  }
+
+  #noteGroup(directory: string, mode: number): void {
+    if ((mode & setGroupId) === 0) this.#groupDirectories.delete(directory);
+    else this.#groupDirectories.add(directory);
+  }
+
+  /** Whether what was just made there belongs to root as it is, and is to. */
+  #isRoots(path: string, { uid, gid }: { readonly uid: number; readonly gid: number }): boolean {
+    const parent = path.slice(0, Math.max(0, path.lastIndexOf('/')));
+    return uid === 0 && gid === 0 && !this.#groupDirectories.has(parent);
   }
 
   #whiteout(parent: string, name: string): void {
@@ -231,7 +268,7 @@ export class TreeWriter implements TarHandler {
   /** Makes a directory opaque: it shows nothing of the layers below. */
   #hideBelow(path: string): void {
     if (this.#whiteouts === 'apply') return this.#removeForeign(path);
-    setXattr(this.#bytes(path), `${this.#overlayPrefix}opaque`, Buffer.from('y'));
+    this.#marks.mark(this.#bytes(path));
     this.opaque.add(path);
   }
 
@@ -287,15 +324,27 @@ export class TreeWriter implements TarHandler {
     this.#applyMetadata(path, entry);
   }
 
+  /** @returns false when this process may not make it and it can be left out. */
   #makeDevice(path: string, entry: TarEntry): boolean {
     // Device 0:0 is how overlayfs marks a deleted file; an archive may not forge it.
     if (this.#whiteouts !== 'none' && entry.type === 'character' && entry.major === 0 && entry.minor === 0)
       throw unsafe(path, 'a character device 0:0');
     const kind = entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK;
     const make = (): void => makeNode(this.#bytes(path), kind | 0o600, entry.major, entry.minor);
-    if (this.#whiteouts === 'apply') return this.problems.attempt('node', path, make);
-    make();
-    return true;
+    if (this.#whiteouts === 'apply') {
+      if (this.problems.attempt('node', path, make)) return true;
+    } else {
+      try {
+        make();
+        return true;
+      } catch (error) {
+        if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
+        // A base's layer goes into the image as it is, whatever was unpacked of it; what ADD unpacks makes the layer.
+        if (this.#whiteouts === 'none') throw deviceRefused(path);
+      }
+    }
+    this.#skipped.add(path);
+    return false;
   }
 
   #isOverlayWhiteout(stat: Stats): boolean {
@@ -317,6 +366,7 @@ export class TreeWriter implements TarHandler {
     const parent = this.#directory(this.#prefixed(components.slice(0, -1)));
     const source = parent === '' ? name : `${parent}/${name}`;
     const stat = this.#stat(source);
+    if (stat === undefined && this.#skipped.has(source)) return;
     if (stat === undefined || stat.isDirectory())
       throw unsafe(entry.path.toString('latin1'), 'a hard link to what is no file of the archive');
     linkSync(this.#bytes(source), target);
@@ -324,22 +374,33 @@ export class TreeWriter implements TarHandler {
 
   #applyMetadata(path: string, entry: TarEntry): void {
     const target = this.#bytes(path);
-    if (entry.type === 'symlink') {
-      if (entry.uid !== 0 || entry.gid !== 0) lchownSync(target, entry.uid, entry.gid);
-    } else {
-      chownSync(target, entry.uid, entry.gid);
+    if (entry.type !== 'symlink' || !this.#isRoots(path, entry)) this.#setOwner(target, entry);
+    if (entry.type !== 'symlink') {
       chmodSync(target, entry.mode);
+      if ((entry.mode & setGroupId) !== 0) requireGroupBit(lstatSync(target), path);
+      if (entry.type === 'directory') this.#noteGroup(path, entry.mode);
     }
     this.#applyXattrs(path, entry);
     if (entry.type === 'directory') this.#directoryTimes.push([path, entry.modified]);
     else setTimes(target, entry.modified, entry.modified);
   }
 
+  #setOwner(target: Buffer, entry: TarEntry): void {
+    this.#maximumId = Math.max(this.#maximumId, entry.uid, entry.gid);
+    setOwner(target, entry);
+  }
+
   #applyXattrs(path: string, entry: TarEntry): void {
     for (const [name, value] of entry.xattrs) {
       // overlayfs' own attributes would let an archive redirect or hide what is below it.
-      if (name.startsWith('trusted.') || name.startsWith('user.overlay.') || name === 'security.selinux')
+      if (
+        name.startsWith('trusted.') ||
+        /^user\.(?:overlay|kiln)\./.test(name) ||
+        name === 'security.selinux'
+      )
         continue;
+      // An access control list can only name ids that there are.
+      if (name.startsWith('system.posix_acl_') && hasSingleId()) continue;
       const set = (): void => {
         try {
           setXattr(this.#bytes(path), name, value);
@@ -353,12 +414,17 @@ export class TreeWriter implements TarHandler {
   }
 }
 
-/** The components of an archive's path. @throws KilnError `E_TAR_UNSAFE` for `..`. */
-function splitPath(path: Buffer): string[] {
-  const text = path.toString('latin1');
-  if (text.includes('\0')) throw unsafe(text, 'its name has a NUL byte');
-  const components = text.split('/').filter((part) => part !== '' && part !== '.');
-  if (components.includes('..')) throw unsafe(text, 'its path leads upwards');
-  if (components.some((part) => part.length > 255)) throw unsafe(text.slice(0, 300), 'its name is too long');
-  return components;
+function deviceRefused(path: string): BuildError {
+  return new BuildError(
+    `the archive holds the device node ${Buffer.from(path, 'latin1').toString()}, which a user namespace may not make`,
+    {
+      code: 'E_DEVICE_NODE',
+      remedy: 'Leave it out of the archive, or build as root of the machine.',
+    },
+  );
+}
+
+/** @throws EnvironmentError when a set-group-id bit that was just set is not there. */
+function requireGroupBit(stat: Stats, path: string): void {
+  if ((stat.mode & setGroupId) === 0) throw lostGroupBit(Buffer.from(path, 'latin1').toString());
 }

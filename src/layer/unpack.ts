@@ -2,11 +2,13 @@ import { createReadStream } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { pipeline } from 'node:stream/promises';
 import type { DiffID, Digest, LayerCompression } from '../oci/index.ts';
+import { capabilityError } from '../os/index.ts';
 import { EnvironmentError, KilnError, runWorker, systemErrorCode } from '../support/index.ts';
 import { decompressor } from './decompress.ts';
 import { type TarHandler, TarReader } from './tar-reader.ts';
 import { treeDigestHere } from './tree-digest.ts';
 import { TreeWriter, type TreeWriterOptions } from './tree-writer.ts';
+import type { OverlayMark } from './xattrs.ts';
 
 /** A layer's blob on disk. */
 export interface CompressedFile {
@@ -21,13 +23,19 @@ export interface UnpackResult {
   readonly bytes: number;
   /** Opaque directories (latin1, relative): only a process that may mount can read the attribute that marks them. */
   readonly opaque: readonly string[];
+  /** Which mounts the tree serves as a lower directory: those of root, and those of user namespaces. */
+  readonly overlayMarks: readonly OverlayMark[];
+  /** The largest user or group id that a file belongs to. */
+  readonly maximumId: number;
+  /** Device nodes left out, since a user namespace may not make them. */
+  readonly skippedDevices: number;
   /** Of the unpacked tree, to find out later whether it has been altered. */
   readonly tree: Digest;
 }
 
 /**
  * Unpacks a layer into an existing, empty directory, which then serves as an overlayfs lower directory: whiteouts are
- * character devices 0:0, opaque directories carry overlayfs' attribute. Runs in a worker thread.
+ * character devices 0:0, opaque directories carry overlayfs' attributes. Runs in a worker thread.
  *
  * @throws KilnError `E_LAYER_CORRUPT` when the content is not what `expectedDiffID` says, `E_TAR_UNSAFE`,
  *   `E_TAR_MALFORMED`; EnvironmentError `E_NO_SPACE`. The directory is then to be thrown away.
@@ -35,17 +43,9 @@ export interface UnpackResult {
 export async function unpackLayer(
   source: CompressedFile,
   target: string,
-  options: {
-    readonly expectedDiffID?: DiffID;
-    readonly overlayPrefix?: string;
-    readonly signal?: AbortSignal;
-  } = {},
+  options: { readonly expectedDiffID?: DiffID; readonly signal?: AbortSignal } = {},
 ): Promise<UnpackResult> {
-  const writer: TreeWriterOptions = {
-    root: target,
-    whiteouts: 'overlay',
-    ...(options.overlayPrefix === undefined ? {} : { overlayPrefix: options.overlayPrefix }),
-  };
+  const writer: TreeWriterOptions = { root: target, whiteouts: 'overlay' };
   try {
     const result = await runWorker<UnpackResult>(
       import.meta.url,
@@ -85,13 +85,10 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
   try {
     const diffID = await readArchive(source, writer);
     writer.finish();
-    return {
-      diffID,
-      entries: writer.entries,
-      bytes: writer.bytes,
-      opaque: [...writer.opaque],
-      tree: treeDigestHere(options.root),
-    };
+    const { entries, bytes, overlayMarks, maximumId, skippedDevices } = writer;
+    const opaque = [...writer.opaque];
+    const tree = treeDigestHere(options.root);
+    return { diffID, entries, bytes, opaque, overlayMarks, maximumId, skippedDevices, tree };
   } catch (error) {
     writer.abort();
     throw error;
@@ -120,7 +117,7 @@ export async function readArchive(source: CompressedFile, handler: TarHandler): 
     );
     reader.finish();
   } catch (error) {
-    throw compressionError(error, source.file) ?? error;
+    throw compressionError(error, source.file) ?? capabilityError(error) ?? error;
   }
   return `sha256:${hash.digest('hex')}` as DiffID;
 }

@@ -61,6 +61,8 @@ const bound = {
   lremovexattr: libc.func('int lremovexattr(const void *path, const void *name)'),
   llistxattr: libc.func('long llistxattr(const void *path, _Out_ void *list, size_t size)'),
   sethostname: libc.func('int sethostname(const void *name, size_t length)'),
+  fcntl: libc.func('int fcntl(int fd, int command, long argument)'),
+  execvp: libc.func('int execvp(const char *file, const char **argv)'),
   syscall1: libc.func('syscall', 'long', ['long', 'long']),
   syscall2: libc.func('syscall', 'long', ['long', 'const void *', 'const void *']),
   syscall3: libc.func('syscall', 'long', ['long', 'long', 'long', 'long']),
@@ -129,13 +131,30 @@ const systemCallNumbers: Readonly<
         setresgid: number;
         setgroups: number;
         capset: number;
+        keyctl: number;
         openat2: number;
       }
     | undefined
   >
 > = {
-  x64: { pivot_root: 155, setresuid: 117, setresgid: 119, setgroups: 116, capset: 126, openat2: 437 },
-  arm64: { pivot_root: 41, setresuid: 147, setresgid: 149, setgroups: 159, capset: 91, openat2: 437 },
+  x64: {
+    pivot_root: 155,
+    setresuid: 117,
+    setresgid: 119,
+    setgroups: 116,
+    capset: 126,
+    keyctl: 250,
+    openat2: 437,
+  },
+  arm64: {
+    pivot_root: 41,
+    setresuid: 147,
+    setresgid: 149,
+    setgroups: 159,
+    capset: 91,
+    keyctl: 219,
+    openat2: 437,
+  },
 };
 
 function numbers(): NonNullable<(typeof systemCallNumbers)[string]> {
@@ -169,6 +188,23 @@ export function setHostname(name: string): void {
   check(bound.sethostname(bytes, bytes.length) as number, 'sethostname', name);
 }
 
+/**
+ * execvp(3): this process becomes another program, under the same process id. It keeps the standard streams, the
+ * environment as `process.env` has it now, and the open files named.
+ *
+ * @returns never; throws {@link SystemCallError} when the program cannot be started.
+ */
+export function becomeProgram(
+  file: string,
+  args: readonly string[],
+  options: { readonly keepOpen: readonly number[] } = { keepOpen: [] },
+): never {
+  // Node marks all files to be closed, the standard streams too.
+  for (const fd of [0, 1, 2, ...options.keepOpen]) check(bound.fcntl(fd, 2, 0) as number, 'fcntl');
+  bound.execvp(file, [file, ...args, null]);
+  throw new SystemCallError('execvp', koffi.errno(), file);
+}
+
 /** Takes a capability out of the calling thread's bounding set; one that the kernel does not know is ignored. */
 export function dropBoundingCapability(capability: number): void {
   bound.prctl(24, capability, 0, 0, 0);
@@ -178,17 +214,19 @@ export function dropBoundingCapability(capability: number): void {
 export function setThreadIdentity(identity: {
   readonly uid: number;
   readonly gid: number;
-  readonly groups: readonly number[];
+  /** Undefined: they stay as they are. */
+  readonly groups: readonly number[] | undefined;
 }): void {
   const { uid, gid, groups } = identity;
-  check(
-    bound.setgroups(
-      numbers().setgroups,
-      groups.length,
-      Buffer.from(Uint32Array.from(groups).buffer),
-    ) as number,
-    'setgroups',
-  );
+  if (groups !== undefined)
+    check(
+      bound.setgroups(
+        numbers().setgroups,
+        groups.length,
+        Buffer.from(Uint32Array.from(groups).buffer),
+      ) as number,
+      'setgroups',
+    );
   check(bound.syscall3(numbers().setresgid, gid, gid, gid) as number, 'setresgid');
   check(bound.syscall3(numbers().setresuid, uid, uid, uid) as number, 'setresuid');
 }
@@ -209,6 +247,19 @@ export function setThreadCapabilities(sets: {
     data.writeUInt32LE(word(sets.inheritable), 12 * half + 8);
   }
   check(bound.syscall2(numbers().capset, header, data) as number, 'capset');
+}
+
+/**
+ * Gives the calling thread, and the processes it starts, a new and empty session keyring (keyrings(7)).
+ *
+ * @returns false when seccomp, as in containers, refuses all keyrings anyway.
+ */
+export function joinNewKeyring(): boolean {
+  const result = Number(bound.syscall3(numbers().keyctl, 1, 0, 0));
+  if (result !== -1) return true;
+  const errno = koffi.errno();
+  if (errno === koffi.os.errno.EPERM || errno === koffi.os.errno.ENOSYS) return false;
+  throw new SystemCallError('keyctl', errno);
 }
 
 /** prctl(PR_SET_DUMPABLE, 0): no other process of the same user may look into this one. */

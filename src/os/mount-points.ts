@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 
-/** Where something is mounted in this process's mount namespace, the root too (proc_pid_mountinfo(5)). */
+/** Where something is mounted in the calling thread's mount namespace, the root too (proc_pid_mountinfo(5)). */
 export function mountPoints(): string[] {
-  return parseMountPoints(readFileSync('/proc/self/mountinfo', 'utf8'));
+  return parseMountPoints(readFileSync('/proc/thread-self/mountinfo', 'utf8'));
 }
 
 /** The mount points in the text of a `mountinfo`; blanks in them are written as octal numbers. */

@@ -52,7 +52,16 @@ export class RegistryClient implements AsyncDisposable {
     this.#throttle =
       options.throttle ??
       (options.bytesPerSecond === undefined ? undefined : new Throttle(options.bytesPerSecond));
-    const keychain = defaultKeychain(options.dockerConfigDirectory, options.files);
+    const keychain = defaultKeychain({
+      directory: options.dockerConfigDirectory,
+      helpers: options.credentialHelpers,
+      environment: options.environment ?? process.env,
+      files: options.files,
+      send: withRetries(
+        this.#transport.sender((host) => this.#tls(host, 'push')),
+        1,
+      ),
+    });
     const senders = (role: Role, retries: number): RoleSenders => {
       const once = this.#transport.sender((host) => this.#tls(host, role));
       const bare = withRetries(once, retries, options.longestWait);

@@ -1,3 +1,4 @@
+export { type CredentialHelperName, parseCredentialHelpers } from './auth/default-keychain.ts';
 export { RegistryClient } from './client.ts';
 export { RegistryError } from './errors.ts';
 export { type FetchedImage, fetchImage } from './fetch-image.ts';

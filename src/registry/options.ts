@@ -1,4 +1,5 @@
 import type { Progress, TextFiles } from '../support/index.ts';
+import type { CredentialHelperName } from './auth/default-keychain.ts';
 import type { Throttle } from './transfer/throttle.ts';
 
 /** How one registry is reached. */
@@ -37,10 +38,15 @@ export interface RegistryOptions {
   readonly skipTlsVerifyPull?: boolean;
   /** Where proxies are named (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and credentials may be; default `process.env`. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
-  /** Where Docker's config.json lies; default: the places that Docker and Podman look at. */
+  /**
+   * Where Docker's config.json lies, or a Secret as Kubernetes mounts it (`.dockerconfigjson`), or the file itself; default:
+   * the places that Docker and Podman look at.
+   */
   readonly dockerConfigDirectory?: string;
-  /** What that file is read with. */
+  /** What such files are read with. */
   readonly files?: TextFiles;
+  /** Identities of this machine, pod or job that may be used when no file has credentials; default: all. */
+  readonly credentialHelpers?: readonly CredentialHelperName[];
   /** How often requests of a pull are sent again when they failed for a passing reason; default 5. */
   readonly pullRetries?: number;
   /** The same for pushes and the layer cache; and how often an upload that got no further is tried again. Default 5. */

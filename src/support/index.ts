@@ -6,6 +6,7 @@ export * from './format.ts';
 export * from './main.ts';
 export { LineSplitter, plainReporter } from './report-plain.ts';
 export * from './reporters.ts';
+export * from './rootless.ts';
 export * from './single-flight.ts';
 export * from './temporary.ts';
 export * from './text-files.ts';

@@ -216,8 +216,10 @@ export async function appendStream(
     signal?.throwIfAborted();
     total += chunk.byteLength;
     if (total > limit) break;
+    // It is hashed while it is written; the next one is not asked for before, since who makes them may use them again.
+    const writing = writeFully(handle, chunk);
     hash.update(chunk);
-    await writeFully(handle, chunk);
+    await writing;
   }
   signal?.throwIfAborted();
   return total;

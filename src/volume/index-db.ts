@@ -67,8 +67,7 @@ export class IndexDatabase implements Disposable {
       try {
         await this.#attempt(work);
       } catch (error) {
-        if (!isSqliteError(error) && systemErrorCode(error) === undefined) throw error;
-        this.#options.progress?.warn(`the volume's index database was not updated: ${messageOf(error)}`);
+        this.warnOf(error);
       }
     });
     this.#queue = done.then(
@@ -76,6 +75,12 @@ export class IndexDatabase implements Disposable {
       () => undefined,
     );
     return done;
+  }
+
+  /** Says that the database could not be brought up to date, which is no reason to fail. @throws what is a mistake of Kiln's. */
+  warnOf(error: unknown): void {
+    if (systemErrorCode(error) === undefined) throw error;
+    this.#options.progress?.warn(`the volume's index database was not updated: ${messageOf(error)}`);
   }
 
   [Symbol.dispose](): void {

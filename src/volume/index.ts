@@ -14,5 +14,5 @@ export { notWarm } from './references.ts';
 export { replaceFile } from './storage.ts';
 export type { StoredImage } from './stored-image.ts';
 export type { FileCount, VolumeUsage } from './usage.ts';
-export { type ImageLease, Volume, type VolumeOptions } from './volume.ts';
+export { type LayerLimits, Volume, type VolumeOptions } from './volume.ts';
 export type { Damage, VerifyResult } from './verify.ts';

@@ -1,6 +1,7 @@
 import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TemporaryDirectory, randomName } from '../support/index.ts';
+import { FileLock } from './file-lock.ts';
 import { Lease } from './leases.ts';
 import { isMissing, unlessMissing } from './storage.ts';
 
@@ -39,20 +40,31 @@ const partialMilliseconds = 24 * 3600_000;
 
 /**
  * Removes what killed processes left in `ingest`. Files and directories in use are locked by their owners, or changed
- * a moment ago, and stay.
+ * a moment ago, and stay. What a prune has moved here is in nobody's way, so it goes at once.
  */
 export async function cleanIngest(directory: string, now = Date.now()): Promise<void> {
   for (const name of await readdir(directory)) {
-    if (name.endsWith('.lock')) continue;
     const path = join(directory, name);
     const found = await unlessMissing(stat(path));
     if (found === undefined) continue;
-    const limit = name.endsWith('.partial') ? partialMilliseconds : graceMilliseconds;
-    if (now - Math.max(found.mtimeMs, found.ctimeMs) < limit) continue;
-    await using lease = await Lease.tryAcquireExclusive(path);
-    if (lease !== undefined) await removeTree(path);
+    if (now - Math.max(found.mtimeMs, found.ctimeMs) < ageLimit(name)) continue;
+    // Taking a lock and giving it back removes its file.
+    if (name.endsWith('.lock')) await (await FileLock.tryAcquire(path))?.[Symbol.asyncDispose]();
+    else {
+      await using lease = await Lease.tryAcquireExclusive(path);
+      if (lease !== undefined) await removeTree(path);
+    }
   }
 }
+
+/** How long something may lie in `ingest` without a lock, in milliseconds. */
+function ageLimit(name: string): number {
+  if (name.startsWith(trashPrefix)) return 0;
+  return name.endsWith('.partial') ? partialMilliseconds : graceMilliseconds;
+}
+
+/** What the names of things to be deleted begin with. */
+export const trashPrefix = 'trash-';
 
 /** Removes a tree, also one that another process removes at the same time. */
 export async function removeTree(path: string): Promise<void> {

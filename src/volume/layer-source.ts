@@ -20,12 +20,12 @@ export async function leaseSource(
   layer: Layer,
 ): Promise<LeasedSource | undefined> {
   const { diffID, digest, size, mediaType } = layer;
-  const unpacked = await layers.lease(diffID);
-  const opaque = unpacked === undefined ? undefined : (await layers.seal(diffID))?.opaque;
+  const unpacked = await layers.leaseFiles(diffID);
+  const opaque = unpacked?.seal.opaque;
   // What was unpacked by an earlier version does not tell which directories are opaque.
   if (unpacked !== undefined && opaque !== undefined)
-    return leased(unpacked, { kind: 'directory', diffID, path: layers.tree(diffID), opaque });
-  await unpacked?.[Symbol.asyncDispose]();
+    return leased(unpacked.lease, { kind: 'directory', diffID, path: layers.tree(diffID), opaque });
+  await unpacked?.lease[Symbol.asyncDispose]();
   const file = blobs.path(digest);
   const compression = layerCompression(mediaType);
   const blob = compression === undefined ? undefined : await Lease.tryAcquire(file);

@@ -3,14 +3,15 @@ import { mkdir, open, readFile, rename, utimes } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
 import { type DiffID, type Digest, type LayerCompression, digestHex, isDigest } from '../oci/index.ts';
-import { type Progress, SingleFlight, joinFlight } from '../support/index.ts';
+import { type Progress, SingleFlight, joinFlight, randomName } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
 import { Lease } from './leases.ts';
+import { hasOwnersHere, type LowerFacts, lowerFacts, parseLowerFacts, servesHere } from './lower.ts';
 import { explained, isMissing, syncDirectory, unlessMissing } from './storage.ts';
 
 /** What the marker of a complete layer says. */
-export interface LayerSeal {
+export interface LayerSeal extends LowerFacts {
   readonly diffID: DiffID;
   /** Tar entries that were unpacked. */
   readonly entries: number;
@@ -109,11 +110,26 @@ export class LayerDirectory {
     await unlessMissing(utimes(joinPath(this.path(diffID), sealName), now, now));
   }
 
-  /** Leases a complete layer; undefined when there is none. */
+  /** Whether a layer is complete, and this process can mount it. */
+  async serves(diffID: DiffID): Promise<boolean> {
+    const seal = await this.seal(diffID);
+    return seal !== undefined && servesHere(seal);
+  }
+
+  /** Leases a complete layer that this process can mount; undefined when there is none. */
   async lease(diffID: DiffID): Promise<Lease | undefined> {
     const lease = await Lease.tryAcquire(this.path(diffID));
-    if (lease === undefined || (await this.seal(diffID)) !== undefined) return lease;
+    if (lease === undefined || (await this.serves(diffID))) return lease;
     await lease[Symbol.asyncDispose]();
+    return undefined;
+  }
+
+  /** Leases a complete layer whose files can be copied, whether or not this process can mount it. */
+  async leaseFiles(diffID: DiffID): Promise<{ readonly lease: Lease; readonly seal: LayerSeal } | undefined> {
+    const lease = await Lease.tryAcquire(this.path(diffID));
+    const seal = lease === undefined ? undefined : await this.seal(diffID);
+    if (lease !== undefined && seal !== undefined && hasOwnersHere(seal)) return { lease, seal };
+    await lease?.[Symbol.asyncDispose]();
     return undefined;
   }
 
@@ -128,7 +144,7 @@ export class LayerDirectory {
     provide: () => Promise<LayerFile & Partial<AsyncDisposable>>,
     signal?: AbortSignal,
   ): Promise<void> {
-    if ((await this.seal(diffID)) !== undefined) return;
+    if (await this.serves(diffID)) return;
     await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
@@ -149,7 +165,7 @@ export class LayerDirectory {
     await explained(this.#options.directory, async () => {
       const lockPath = joinPath(this.#ingest, `${digestHex(diffID)}.unpack.lock`);
       await using _lock = await FileLock.acquire(lockPath, signal);
-      if ((await this.seal(diffID)) !== undefined) return;
+      if (await this.serves(diffID)) return;
       const source = await provide();
       try {
         await this.#unpack(diffID, source, signal);
@@ -169,17 +185,33 @@ export class LayerDirectory {
       ...(signal === undefined ? {} : { signal }),
     });
     if (this.#options.durable) await syncTree(layer);
+    if (result.skippedDevices > 0)
+      this.#options.progress?.warn(
+        `layer ${diffID.slice(0, 19)} has ${result.skippedDevices} device nodes, which a user namespace may not make; steps will not see them`,
+      );
     const { entries, bytes, opaque, tree: digest } = result;
-    const seal = { diffID, entries, bytes, opaque, unpackedAt: Date.now(), tree: digest };
+    const seal = {
+      ...{ diffID, entries, bytes, opaque, unpackedAt: Date.now(), tree: digest },
+      ...lowerFacts(result),
+    };
     await writeSeal(layer, seal, this.#options.durable);
-    await this.#publish(layer, diffID, work.path);
+    await this.#publish(layer, diffID);
   }
 
-  async #publish(layer: string, diffID: DiffID, work: string): Promise<void> {
+  /** Renames a directory, with a lease meanwhile: a prune must find under a name what it has locked. */
+  async #takeAway(target: string, away: string): Promise<boolean> {
+    await using _lease = await Lease.tryAcquire(target);
+    return (await unlessMissing(rename(target, away).then(() => true))) === true;
+  }
+
+  async #publish(layer: string, diffID: DiffID): Promise<void> {
     const target = this.path(diffID);
-    // Only an unsealed directory can be in the way here: the lock is held and the seal was looked for.
-    if ((await unlessMissing(rename(target, joinPath(work, 'leftover')).then(() => true))) === true)
-      await removeTree(joinPath(work, 'leftover'));
+    // What is in the way was never finished, or serves others alone: builds that have it mounted go on with it.
+    const replaced = joinPath(this.#ingest, randomName('replaced-'));
+    if (await this.#takeAway(target, replaced)) {
+      await using unused = await Lease.tryAcquireExclusive(replaced);
+      if (unused !== undefined) await removeTree(replaced);
+    }
     await rename(layer, target);
     if (this.#options.durable) await syncDirectory(this.#root);
   }
@@ -197,6 +229,7 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
       entries,
       bytes: Number(bytes),
       opaque: known ? opaque : undefined,
+      ...parseLowerFacts(seal),
       ...(Number.isSafeInteger(unpackedAt) ? { unpackedAt: Number(unpackedAt) } : {}),
       ...(isDigest(tree) ? { tree } : {}),
     };

@@ -62,11 +62,6 @@ const bounds = ['maxUsedSpace', 'minFreeSpace', 'reservedSpace', 'highWaterMark'
  * @throws UsageError `E_PRUNE_POLICY_EMPTY` for one that says nothing, `E_PRUNE_POLICY_INVALID` for one that contradicts itself.
  */
 export function requirePolicy(policy: PrunePolicy, total: number): void {
-  if (policy.all !== true && [...conditions, ...bounds].every((name) => saysNothing(policy[name])))
-    throw new UsageError('the policy says neither what may go nor how much', {
-      code: 'E_PRUNE_POLICY_EMPTY',
-      remedy: 'Give --unused-for, --max-size or another condition or bound; --all for everything.',
-    });
   const { highWaterMark: high, lowWaterMark: low } = policy;
   if (low !== undefined && high === undefined)
     throw invalid('there is a low water mark but no high one', 'Give --high-water-mark too.');
@@ -76,6 +71,11 @@ export function requirePolicy(policy: PrunePolicy, total: number): void {
       'Pruning starts above the high mark and ends at the low one.',
     );
   for (const filter of policy.filters ?? []) requireFilter(filter);
+  if (policy.all !== true && [...conditions, ...bounds].every((name) => saysNothing(policy[name])))
+    throw new UsageError('the policy says neither what may go nor how much', {
+      code: 'E_PRUNE_POLICY_EMPTY',
+      remedy: 'Give --unused-for, --max-size or another condition or bound; --all for everything.',
+    });
 }
 
 function saysNothing(value: unknown): boolean {

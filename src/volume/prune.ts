@@ -5,7 +5,7 @@ import { EnvironmentError, randomName, systemErrorCode } from '../support/index.
 import { FileLock } from './file-lock.ts';
 import type { ImageKey } from './index-db.ts';
 import { keyOf } from './index-uses.ts';
-import { removeTree } from './ingest.ts';
+import { removeTree, trashPrefix } from './ingest.ts';
 import type { Inventory } from './inventory.ts';
 import { Lease, loadLeaseProbe } from './leases.ts';
 import type { VolumeParts } from './parts.ts';
@@ -145,6 +145,7 @@ class Pruner {
     if (images.length === 0) return [];
     const free = await this.#withoutThoseInUse(images);
     const doomed = new Map(free.map((item) => [keyOf(item), item]));
+    const { keep } = this.#plan.policy;
     let gone: ImageItem[] = [];
     let pinned = 0;
     await this.#parts.layout.updateIndex((manifests) => {
@@ -154,15 +155,11 @@ class Pruner {
         const record = recordOf(entry);
         const item = record === undefined ? undefined : doomed.get(keyOf(record));
         // What was pulled since is another image, or somebody wants it.
-        if (
-          item === undefined ||
-          item.digest !== entry.digest ||
-          item.pulledAt.getTime() !== record?.pulledAt
-        )
-          return true;
-        if (record.pinned) pinned += 1;
+        if (item?.digest !== entry.digest || item.pulledAt.getTime() !== record?.pulledAt) return true;
+        const isPinned = record.pinned || keep?.(record) === true;
+        if (isPinned) pinned += 1;
         else gone.push(item);
-        return record.pinned;
+        return isPinned;
       });
     });
     this.#pinned += pinned;
@@ -224,7 +221,7 @@ class Pruner {
     const needed = await loadNeeded();
     const trash: string[] = [];
     for (const { target, lease } of locked) {
-      const aside = join(this.#parts.layout.blobs.ingestDirectory, randomName('trash-'));
+      const aside = join(this.#parts.layout.blobs.ingestDirectory, randomName(trashPrefix));
       if (needed.has(target.digest)) await lease[Symbol.asyncDispose]();
       else if (await renameIfThere(target.path, aside)) {
         this.#reclaimed += target.bytes;

@@ -15,7 +15,7 @@ import {
 import { EnvironmentError, KilnError, systemErrorCode } from '../support/index.ts';
 import { downloadBlob } from './download.ts';
 import type { VolumeParts } from './parts.ts';
-import { type StoredImage, layersOf, requireDiffIDs } from './stored-image.ts';
+import { type StoredImage, layersOf, requireDiffIDs, servesPlatform } from './stored-image.ts';
 import { Lease, LeaseSet } from './leases.ts';
 import type { Unpacker } from './unpack.ts';
 
@@ -75,6 +75,8 @@ export async function pullImage(
   const { unpack = true, refresh = true, signal } = options;
   const stored = await target.find(reference, platform);
   if (stored !== undefined && (reference.digest !== undefined || !refresh)) {
+    if (!(await isNamed(target, stored, platform)))
+      return nameStored(target, client, stored, platform, options);
     if (unpack) await unpackStored(target, client, stored, options);
     return { image: stored, outcome: 'fresh', bytes: 0 };
   }
@@ -110,6 +112,28 @@ function notFound(reference: Reference): KilnError {
     where: formatReference(reference),
     remedy: 'Check the spelling, and that this registry has the image.',
   });
+}
+
+/** True when `index.json` has the image under the reference that it was asked for by, not only under another one. */
+async function isNamed(target: PullTarget, image: StoredImage, platform: Platform): Promise<boolean> {
+  const named = await target.layout.descriptorsNamed(formatReference(image.reference));
+  return named.some((entry) => entry.digest === image.descriptor.digest && servesPlatform(entry, platform));
+}
+
+/** Enters an image that is there under another reference, so that it stays when that one moves on or is removed. */
+async function nameStored(
+  target: PullTarget,
+  client: RegistryClient,
+  stored: StoredImage,
+  platform: Platform,
+  options: PullOptions,
+): Promise<PullResult> {
+  const { reference, manifest, configBytes, descriptor } = stored;
+  await using transfer = new Transfer(target, client.source(reference), options);
+  await transfer.run(stored.layers, manifest.layers, options.unpack ?? true);
+  await using _config = await target.layout.blobs.putLeased(manifest.config.mediaType, configBytes);
+  const image = await target.commit(reference, platform, stored, reference.digest ?? descriptor.digest);
+  return { image, outcome: 'fresh', bytes: transfer.fetched };
 }
 
 /** Unpacks what is on the volume; a blob that turns out to be damaged is fetched again. */
@@ -279,8 +303,7 @@ async function workAhead(
       missing.set(layer.digest, layer);
       needed += layer.size;
     }
-    if (unpack && (await target.layers.seal(layer.diffID)) === undefined)
-      needed += layer.size * expectedExpansion;
+    if (unpack && !(await target.layers.serves(layer.diffID))) needed += layer.size * expectedExpansion;
   }
   return { missing: [...missing.values()], needed };
 }

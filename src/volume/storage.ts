@@ -64,8 +64,15 @@ export async function explained<T>(directory: string, work: () => Promise<T>): P
   try {
     return await work();
   } catch (error) {
-    throw explainStorageError(error, directory);
+    throw (await missingCapability(error)) ?? explainStorageError(error, directory);
   }
+}
+
+async function missingCapability(error: unknown): Promise<EnvironmentError | undefined> {
+  const code = systemErrorCode(error);
+  if (code !== 'EACCES' && code !== 'EPERM') return undefined;
+  const { capabilityError } = await import('../os/index.ts');
+  return capabilityError(error);
 }
 
 /** True when the error says that a path is not there. */

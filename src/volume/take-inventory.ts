@@ -37,17 +37,22 @@ export async function takeInventory(
 /** Brings the index database up to date with the files, for readers to be quick. Failures are warned of. */
 export async function refreshIndex(parts: VolumeParts, signal?: AbortSignal): Promise<void> {
   if (!parts.layout.writable) return;
+  try {
+    await refresh(parts, signal);
+  } catch (error) {
+    signal?.throwIfAborted();
+    parts.index.warnOf(error);
+  }
+}
+
+async function refresh(parts: VolumeParts, signal: AbortSignal | undefined): Promise<void> {
   const snapshot = await parts.index.read(loadSnapshot);
   const identity = await parts.layout.indexIdentity();
   if (snapshot !== undefined && isCurrent(parts, snapshot.identities, identity)) return;
   // What this process did itself must be a tick ago.
   await delay(clockTick);
-  const { inventory, identities } = await survey(
-    parts,
-    await parts.layout.indexState(),
-    snapshot?.inventory,
-    signal,
-  );
+  const index = await parts.layout.indexState();
+  const { inventory, identities } = await survey(parts, index, snapshot?.inventory, signal);
   await parts.index.change((connection) => saveSnapshot(connection, identities, inventory));
   await keepUsesOf(parts.index, inventory.images);
 }

@@ -16,11 +16,9 @@ export class Unpacker {
   readonly #blobs: BlobDirectory;
   readonly #layers: LayerDirectory;
   #queue: Promise<PQueue> | undefined;
-  #concurrency: number;
+  #concurrency = availableParallelism();
 
-  /** @param limit layers at the same time, if there are so many processors. */
-  constructor(blobs: BlobDirectory, layers: LayerDirectory, limit: number) {
-    this.#concurrency = Math.min(limit, availableParallelism());
+  constructor(blobs: BlobDirectory, layers: LayerDirectory) {
     this.#blobs = blobs;
     this.#layers = layers;
   }
@@ -33,7 +31,7 @@ export class Unpacker {
    */
   async ensure(layer: Layer, signal?: AbortSignal): Promise<void> {
     const compression = compressionOf(layer);
-    if ((await this.#layers.seal(layer.diffID)) !== undefined) return;
+    if (await this.#layers.serves(layer.diffID)) return;
     this.#queue ??= import('p-queue').then(
       ({ default: Queue }) => new Queue({ concurrency: this.#concurrency }),
     );
@@ -41,7 +39,7 @@ export class Unpacker {
     await queue.add(() => this.#ensureNow(layer, compression, signal));
   }
 
-  /** Changes how many layers are unpacked at the same time. */
+  /** Changes how many layers are unpacked at the same time, if there are so many processors. */
   async limit(count: number): Promise<void> {
     this.#concurrency = Math.min(count, availableParallelism());
     if (this.#queue !== undefined) (await this.#queue).concurrency = this.#concurrency;

@@ -46,17 +46,17 @@ export interface VolumeOptions {
   /** False for scratch space that need not survive a power failure. Default true. */
   readonly durable?: boolean;
   readonly progress?: Progress | undefined;
-  /** Layers that are fetched, and at most that many are unpacked, at the same time. Default: see {@link Volume.limitLayers}. */
-  readonly layers?: number;
 }
 
-/** As many connections as a registry's host gets at the same time. */
+/** How many layers all pulls together work on at the same time; memory grows with both. */
+export interface LayerLimits {
+  readonly fetched: number;
+  /** At most as many as there are processors. */
+  readonly unpacked: number;
+}
+
+/** Layers that are fetched at the same time when nothing else is said. */
 const defaultLayerLimit = 16;
-
-/** An image that stays on the volume until this is disposed. */
-export interface ImageLease extends AsyncDisposable {
-  readonly image: StoredImage;
-}
 
 /** The cache volume: images with their blobs, their layers unpacked, and who uses them (README.md). */
 export class Volume implements AsyncDisposable {
@@ -68,7 +68,7 @@ export class Volume implements AsyncDisposable {
   readonly #unpacker: Unpacker;
   readonly #pulls = new SingleFlight<string, PullResult>();
   #downloads: Promise<PQueue> | undefined;
-  #layerLimit: number;
+  #layerLimit = defaultLayerLimit;
   readonly #references: ImageReferences;
   readonly #uses: UseCounter;
   /** Whether images came, so that the index database is to be brought up to date. */
@@ -80,9 +80,8 @@ export class Volume implements AsyncDisposable {
     this.directory = directory;
     this.writable = layout.writable;
     this.#layout = layout;
-    this.#layers = new LayerDirectory({ directory, durable });
-    this.#layerLimit = options.layers ?? defaultLayerLimit;
-    this.#unpacker = new Unpacker(layout.blobs, this.#layers, this.#layerLimit);
+    this.#layers = new LayerDirectory({ directory, durable, progress });
+    this.#unpacker = new Unpacker(layout.blobs, this.#layers);
     this.#index = new IndexDatabase({ directory, writable: this.writable, progress });
     this.#references = new ImageReferences(layout);
     this.#uses = new UseCounter(this.#index, progress);
@@ -92,14 +91,17 @@ export class Volume implements AsyncDisposable {
    * Opens the volume in `directory`.
    *
    * @throws EnvironmentError `E_VOLUME_NOT_FOUND` when it is opened for reading and is not there, `E_VOLUME_READ_ONLY`
-   * when it is to be written and cannot.
+   * when it is to be written and cannot, `E_VOLUME_OWNERS` when it is to be written and was unpacked with other ids.
    */
   static async open(directory: string, options: VolumeOptions): Promise<Volume> {
+    if (options.access === 'read-write') (await import('./owners.ts')).checkOwners(directory);
     const layout = await OciLayout.open(directory, options);
     if (layout.writable)
       await explained(directory, async () => {
         await ensureDirectory(joinPath(directory, 'layers'));
         await cleanIngest(layout.blobs.ingestDirectory);
+        const { markOwners } = await import('./owners.ts');
+        markOwners(directory);
         if (options.durable !== false) await new Reserve(directory).keep();
       });
     return new Volume(layout, options);
@@ -126,21 +128,6 @@ export class Volume implements AsyncDisposable {
       return image;
     }
     return undefined;
-  }
-
-  /**
-   * As {@link find}, and the blobs of the layers stay until the result is disposed, whatever is pruned meanwhile: so the
-   * layers can be leased or unpacked then, and pushed.
-   */
-  async acquire(
-    reference: Reference,
-    platform: Platform,
-    signal?: AbortSignal,
-  ): Promise<ImageLease | undefined> {
-    const image = await this.find(reference, platform, signal);
-    const blobs = await this.acquireBlobs(image?.manifest.layers.map(({ digest }) => digest) ?? []);
-    if (image === undefined || blobs === undefined) return undefined;
-    return { image, [Symbol.asyncDispose]: () => blobs[Symbol.asyncDispose]() };
   }
 
   /**
@@ -172,11 +159,11 @@ export class Volume implements AsyncDisposable {
     );
   }
 
-  /** Bounds how many layers are fetched at the same time, by all pulls together; memory grows with it. */
-  async limitLayers(count: number): Promise<void> {
-    this.#layerLimit = count;
-    await this.#unpacker.limit(count);
-    if (this.#downloads !== undefined) (await this.#downloads).concurrency = count;
+  /** Bounds how many layers are worked on at the same time, from now on. */
+  async limitLayers({ fetched, unpacked }: LayerLimits): Promise<void> {
+    this.#layerLimit = fetched;
+    await this.#unpacker.limit(unpacked);
+    if (this.#downloads !== undefined) (await this.#downloads).concurrency = fetched;
   }
 
   /** Whether a stored image is what a tag's digest names: that manifest, or the one chosen from that index. */
@@ -214,6 +201,7 @@ export class Volume implements AsyncDisposable {
     const unique = layers.filter(
       (layer, position) => layers.findLastIndex(({ diffID }) => diffID === layer.diffID) === position,
     );
+    if (!this.writable) (await import('./owners.ts')).checkOwners(this.directory);
     const leases = new LeaseSet();
     const acquired = await Promise.allSettled(unique.map((layer) => this.#lease(layer, leases, signal)));
     const failed = acquired.find((result) => result.status === 'rejected');
@@ -230,8 +218,13 @@ export class Volume implements AsyncDisposable {
     };
   }
 
-  /** Leases a layer as something that can be applied to a tree; undefined when it is not on the volume. */
-  acquireSource(layer: Layer): Promise<LeasedSource | undefined> {
+  /**
+   * Leases a layer as something that can be applied to a tree; undefined when it is not on the volume.
+   *
+   * @throws EnvironmentError `E_VOLUME_OWNERS`.
+   */
+  async acquireSource(layer: Layer): Promise<LeasedSource | undefined> {
+    if (!this.writable) (await import('./owners.ts')).checkOwners(this.directory);
     return leaseSource(this.#layout.blobs, this.#layers, layer);
   }
 

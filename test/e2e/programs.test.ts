@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { eventually } from '../support/daemon.ts';
-import { ended, temporaryDirectory } from '../support/programs.ts';
+import { serve } from '../support/http.ts';
+import { ended, temporaryDirectory, writeFiles } from '../support/programs.ts';
 import { freePort } from '../support/registry.ts';
 import { openWorkshop } from '../support/workshop.ts';
 
@@ -70,6 +72,44 @@ describe('the compiled programs', () => {
     } finally {
       daemon.kill();
       assert.equal((await end).code, 0);
+    }
+  });
+
+  test('load the libraries of clouds when a registry of theirs wants to know who we are', async () => {
+    // Whatever is asked of them arrives here.
+    await using server = await serve((request, response) => {
+      if (request.url?.includes('/manifests/') === true)
+        response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' });
+      response.end();
+    });
+    await using scratch = await temporaryDirectory();
+    for (const [host, environment, note] of [
+      [
+        '123456789012.dkr.ecr.eu-west-1.amazonaws.com',
+        {
+          AWS_ACCESS_KEY_ID: 'key',
+          AWS_SECRET_ACCESS_KEY: 'secret',
+          AWS_ENDPOINT_URL_ECR: 'http://127.0.0.1:1',
+          AWS_MAX_ATTEMPTS: '1',
+        },
+        /Amazon ECR gave none: .*ECONNREFUSED/,
+      ],
+      ['gcr.io', { GOOGLE_APPLICATION_CREDENTIALS: '/nowhere.json' }, /Google gave none: .*nowhere\.json/],
+      [
+        'team.azurecr.io',
+        { AZURE_FEDERATED_TOKEN_FILE: '/nowhere', AZURE_TENANT_ID: 'tenant', AZURE_CLIENT_ID: 'client' },
+        /Azure gave none: .*\/nowhere/,
+      ],
+    ] as const) {
+      const context = await writeFiles(`${scratch.path}/${host}`, {
+        Dockerfile: `FROM ${host}/team/app:1\n`,
+      });
+      const { stderr } = await promisify(execFile)(
+        join(root, 'bin/executor'),
+        ['--context', context, '--no-push', '--cache-dir', `${scratch.path}/volume`, '--insecure-pull'],
+        { env: { PATH: process.env.PATH, HTTP_PROXY: `http://${server.host}`, ...environment } },
+      ).catch((error: unknown) => error as { stderr: string });
+      assert.match(stderr, note);
     }
   });
 });

@@ -9,7 +9,7 @@ import { tarEnd, tarHeader, tarPadding } from '../../src/layer/tar-writer.ts';
 import type { TarEntry } from '../../src/layer/tar-reader.ts';
 import { digestOf, type DiffID } from '../../src/oci/index.ts';
 import { mount, unmount } from '../../src/os/index.ts';
-import { describeTree } from '../support/tree.ts';
+import { listTree } from '../support/tree-lines.ts';
 
 let scratch = '';
 beforeEach(() => {
@@ -67,7 +67,7 @@ function newTree(): Territory {
 
 async function applied(layers: readonly LayerSource[], territory = newTree()): Promise<string[]> {
   for (const layer of layers) await applyLayer(territory, layer);
-  return describeTree(territory.root, { times: false });
+  return listTree(territory.root, { times: false });
 }
 
 /** What an overlay of the unpacked layers shows. */
@@ -76,7 +76,7 @@ function overlaid(layers: readonly LayerSource[]): string[] {
   const lower = layers.map((layer) => (layer.kind === 'directory' ? layer.path : '')).reverse();
   mount('overlay', merged, 'overlay', 1, `lowerdir=${lower.join(':')}`);
   try {
-    return describeTree(merged, { times: false });
+    return listTree(merged, { times: false });
   } finally {
     unmount(merged, { detach: true });
   }

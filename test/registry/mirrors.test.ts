@@ -250,6 +250,7 @@ describe('the flags', () => {
     registryClientCert: [],
     registryMirror: [],
     registryMap: [],
+    credentialHelpers: [],
     skipDefaultRegistryFallback: false,
   };
 

@@ -79,7 +79,12 @@ export async function writeTestLayout(directory: string, name: string, image: Te
 }
 
 /** Pushes a test image to a registry with skopeo. */
-export async function pushTestImage(scratch: string, reference: string, image: TestImage): Promise<void> {
+export async function pushTestImage(
+  scratch: string,
+  reference: string,
+  image: TestImage,
+  login?: { readonly user: string; readonly password: string },
+): Promise<void> {
   const layout = await writeTestLayout(
     join(scratch, `layout-${createHash('sha1').update(reference).digest('hex')}`),
     'image',
@@ -87,7 +92,11 @@ export async function pushTestImage(scratch: string, reference: string, image: T
   );
   execFileSync(
     'skopeo',
-    ['copy', '--quiet', '--dest-tls-verify=false', `oci:${layout}:image`, `docker://${reference}`],
+    [
+      ...['copy', '--quiet', '--dest-tls-verify=false'],
+      ...(login === undefined ? [] : ['--dest-creds', `${login.user}:${login.password}`]),
+      ...[`oci:${layout}:image`, `docker://${reference}`],
+    ],
     { stdio: 'pipe' },
   );
 }

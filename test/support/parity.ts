@@ -6,7 +6,7 @@ import { basename, join } from 'node:path';
 import { zstdCompressSync } from 'node:zlib';
 import { busyboxLayer, pushTestImage } from './images.ts';
 import { writeFiles } from './programs.ts';
-import { describeTree } from './tree.ts';
+import { listTree } from './tree-lines.ts';
 
 /*
  * The Dockerfiles in test/parity give the same image wherever steps run. Each is built in one way and another, and the
@@ -175,7 +175,7 @@ function layerContents(scratch: string, file: string): LayerContents {
   const root = mkdtempSync(join(scratch, 'layer-'));
   const attributes = ['--xattrs', '--xattrs-include=*', '--numeric-owner', '-p'];
   execFileSync('tar', [...attributes, '-C', root, '-xzf', file]);
-  const paths = describeTree(root, { times: false });
+  const paths = listTree(root, { times: false });
   rmSync(root, { recursive: true });
   const listed = execFileSync('tar', ['-tvzf', file, '--numeric-owner', '--quoting-style=escape', '--utc'], {
     encoding: 'latin1',

@@ -1,12 +1,24 @@
 import { execFile, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { assemblePrograms, assembleRuntime } from '../../scripts/kiln-root.ts';
 import { mount, unmount } from '../../src/os/index.ts';
 import { cached } from './cache.ts';
+import { mountIdMapped, podIds } from './idmap.ts';
 import { type Ended, ended } from './programs.ts';
 import { runtimeDefaultSeccomp } from './seccomp.ts';
 
@@ -37,6 +49,8 @@ export interface PodMount {
   /** Where the container sees it. */
   readonly target: string;
   readonly readOnly?: boolean;
+  /** In a user namespace: false leaves the ids as they are on the machine. */
+  readonly mapped?: boolean;
 }
 
 export interface PodOptions {
@@ -48,6 +62,8 @@ export interface PodOptions {
   readonly storage?: string;
   /** Numeric user, default 0. */
   readonly user?: number;
+  /** As with `hostUsers: false`: the container is root of a user namespace, and all that is mounted has mapped ids. */
+  readonly userNamespace?: boolean;
 }
 
 /**
@@ -88,6 +104,8 @@ export async function openPod(layers: readonly string[], options: PodOptions = {
   await using cleanup = new AsyncDisposableStack();
   const bundle = await mkdtemp(join(tmpdir(), 'kiln-pod-'));
   cleanup.defer(() => rm(bundle, { recursive: true, force: true }));
+  // The root of a user namespace is nobody here.
+  await chmod(bundle, 0o755);
   const storage = options.storage ?? join(bundle, 'memory');
   if (options.storage === undefined) {
     await mkdir(storage);
@@ -97,15 +115,24 @@ export async function openPod(layers: readonly string[], options: PodOptions = {
   const root = join(bundle, 'rootfs');
   for (const directory of [root, join(storage, 'upper'), join(storage, 'work')])
     await mkdir(directory, { recursive: true });
-  const data = `lowerdir=${layers.join(':')},upperdir=${storage}/upper,workdir=${storage}/work`;
+  const shown = options.userNamespace === true ? showMapped(bundle, cleanup) : showAsIs;
+  const lowers = await Promise.all(layers.map(shown));
+  // As containerd does: layers are shown with mapped ids, what the container writes has the ids of its root.
+  if (options.userNamespace === true) await chown(join(storage, 'upper'), podIds.first, podIds.first);
+  const data = `lowerdir=${lowers.join(':')},upperdir=${storage}/upper,workdir=${storage}/work`;
   mount('overlay', root, 'overlay', 0, data);
   cleanup.defer(() => unmount(root, { detach: true }));
-  const mounts = [...(await kubeletMounts(join(bundle, 'kubelet'))), ...(options.mounts ?? [])];
+  const given = [...(await kubeletMounts(join(bundle, 'kubelet'))), ...(options.mounts ?? [])];
+  const mounts = await Promise.all(
+    given.map(async (volume) =>
+      volume.mapped === false ? volume : { ...volume, source: await shown(volume.source) },
+    ),
+  );
   const id = `kiln-pod-${randomBytes(6).toString('hex')}`;
   cleanup.defer(() => remove(id));
   const kept = cleanup.move();
   const configure = (process: object): Promise<void> =>
-    writeFile(join(bundle, 'config.json'), JSON.stringify(specification(process, mounts)));
+    writeFile(join(bundle, 'config.json'), JSON.stringify(specification(process, mounts, options)));
   return {
     root,
     run: async (args, run = {}) => {
@@ -125,6 +152,21 @@ export async function openPod(layers: readonly string[], options: PodOptions = {
       return runc(id, ['exec', '--process', file, id], run);
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+const showAsIs = (source: string): Promise<string> => Promise.resolve(source);
+
+/** Makes what shows a directory or file with a pod's ids, at a place of its own below the bundle. */
+function showMapped(bundle: string, cleanup: AsyncDisposableStack): (source: string) => Promise<string> {
+  let count = 0;
+  return async (source) => {
+    const target = join(bundle, `mapped-${count++}`);
+    if ((await stat(source)).isDirectory()) await mkdir(target);
+    else await writeFile(target, '');
+    await mountIdMapped(source, target);
+    cleanup.defer(() => unmount(target, { detach: true }));
+    return target;
   };
 }
 
@@ -194,7 +236,13 @@ function processOf(
   };
 }
 
-function specification(process: object, mounts: readonly PodMount[]): object {
+const mapping = { containerID: 0, hostID: podIds.first, size: podIds.count };
+
+function specification(
+  process: object,
+  mounts: readonly PodMount[],
+  { userNamespace = false, capabilities = defaultCapabilities }: PodOptions,
+): object {
   const quiet = ['nosuid', 'noexec', 'nodev'];
   const system = [
     { destination: '/proc', type: 'proc', source: 'proc', options: quiet },
@@ -227,10 +275,13 @@ function specification(process: object, mounts: readonly PodMount[]): object {
     hostname: 'kiln-pod',
     mounts: [...system, ...volumes],
     linux: {
-      namespaces: ['pid', 'ipc', 'uts', 'mount'].map((type) => ({ type })),
+      namespaces: ['pid', 'ipc', 'uts', 'mount', ...(userNamespace ? ['user'] : [])].map((type) => ({
+        type,
+      })),
+      ...(userNamespace ? { uidMappings: [mapping], gidMappings: [mapping] } : {}),
       maskedPaths,
       readonlyPaths,
-      seccomp: runtimeDefaultSeccomp,
+      seccomp: runtimeDefaultSeccomp(capabilities),
     },
   };
 }

@@ -24,6 +24,8 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly input?: string;
   readonly cwd?: string;
+  /** A command that runs the program, as `setpriv` does, with its arguments. */
+  readonly under?: readonly string[];
   /** Called once the process runs. */
   readonly onStart?: (child: ChildProcess) => void;
 }
@@ -34,7 +36,9 @@ export async function kiln(
   args: readonly string[],
   options: RunOptions = {},
 ): Promise<Ended> {
-  const child = spawn(process.execPath, [join(root, program, 'main.ts'), ...args], {
+  const command = [process.execPath, join(root, program, 'main.ts'), ...args];
+  const [file = '', ...rest] = [...(options.under ?? []), ...command];
+  const child = spawn(file, rest, {
     stdio: ['pipe', 'pipe', 'pipe'],
     cwd: options.cwd ?? tmpdir(),
     env: { PATH: process.env.PATH, HOME: '/nonexistent', CI: 'true', ...options.env },

@@ -18,7 +18,21 @@ const denied = [
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET. */
 const namespaceFlags = 0x7e020000;
 
-export const runtimeDefaultSeccomp = {
+/** What the profile allows to a container with SYS_ADMIN; pivot_root is not among it. */
+const allowedToAdministrators = [
+  ...['bpf', 'fanotify_init', 'fsconfig', 'fsmount', 'fsopen', 'fspick', 'lookup_dcookie', 'mount'],
+  ...['mount_setattr', 'move_mount', 'open_tree', 'perf_event_open', 'quotactl', 'setdomainname'],
+  ...['sethostname', 'setns', 'umount', 'umount2', 'unshare'],
+];
+
+/** The profile for a container with these capabilities. */
+export function runtimeDefaultSeccomp(capabilities: readonly string[]): object {
+  if (!capabilities.includes('SYS_ADMIN')) return profile;
+  const names = denied.filter((name) => !allowedToAdministrators.includes(name));
+  return { ...profile, syscalls: [{ names, action: 'SCMP_ACT_ERRNO', errnoRet: 1 }] };
+}
+
+const profile = {
   defaultAction: 'SCMP_ACT_ALLOW',
   architectures: process.arch === 'x64' ? ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86'] : ['SCMP_ARCH_AARCH64'],
   syscalls: [

@@ -1,48 +1,53 @@
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { getXattr, listXattrs } from '../../src/os/index.ts';
-
-export interface DescribeOptions {
-  /** Whether modification times count. Default true. */
-  readonly times?: boolean;
-  /** Paths (relative, latin1) that are left out with all that is in them. */
-  readonly without?: readonly string[];
-}
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 /**
- * A tree as a sorted list, a line for each path: type, mode, owner, size, digest of the content, link, device, attributes,
- * the first of its names, and when it was modified. Equal trees give equal lists.
+ * What a tree holds, path by path: type, mode, owner, link count, link target or content, and extended attributes; not
+ * times, and not what the directory itself is. Told by find(1) and getfattr(1).
  */
-export function describeTree(root: string, options: DescribeOptions = {}): string[] {
-  const { times = true, without = [] } = options;
-  const names = new Map<bigint, string>();
-  const lines: string[] = [];
-  const visit = (path: string): void => {
-    if (without.includes(path)) return;
-    const place = Buffer.from(`${Buffer.from(root).toString('latin1')}/${path}`, 'latin1');
-    const stat = lstatSync(place, { bigint: true });
-    const directory = stat.isDirectory();
-    const first = names.get(stat.ino) ?? path;
-    if (!directory) names.set(stat.ino, first);
-    const attributes = listXattrs(place)
-      .filter((name) => /^(?:security\.capability|user\.(?!overlay\.)|system\.posix_acl)/.test(name))
-      .map((name) => `${name}=${getXattr(place, name)?.toString('hex') ?? ''}`);
-    const fields = [
-      `/${path}`,
-      stat.mode.toString(8),
-      `${stat.uid}:${stat.gid}`,
-      ...(stat.isFile() ? [stat.size, createHash('sha256').update(readFileSync(place)).digest('hex')] : []),
-      ...(stat.isSymbolicLink() ? [`-> ${readlinkSync(place, 'latin1')}`] : []),
-      ...(stat.isCharacterDevice() || stat.isBlockDevice() ? [`device ${stat.rdev}`] : []),
-      ...(first === path ? [] : [`same as /${first}`]),
-      ...attributes,
-      ...(times ? [stat.mtimeNs] : []),
-    ];
-    if (path !== '') lines.push(fields.join(' '));
-    if (!directory) return;
-    for (const name of readdirSync(place, { encoding: 'latin1' }).sort())
-      visit(path === '' ? name : `${path}/${name}`);
-  };
-  visit('');
-  return lines;
+export function describeTree(root: string): Map<string, string> {
+  const found = execFileSync('find', [root, '-mindepth', '1', '-printf', '%P\\t%y %m %U:%G %n\\t%l\\0'], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
+  const attributes = attributesBelow(root);
+  const tree = new Map<string, string>();
+  for (const line of found.split('\0')) {
+    const [path = '', facts = '', target = ''] = line.split('\t');
+    if (path === '') continue;
+    // Link counts of directories tell what is below them, which is told anyway.
+    const kept = facts.startsWith('d') ? facts.replace(/ [0-9]+$/, '') : facts;
+    const content = facts.startsWith('f') ? sha256(join(root, path)) : target;
+    tree.set(path, `${kept} ${content} ${attributes.get(path) ?? ''}`.trim());
+  }
+  return tree;
+}
+
+function sha256(path: string): string {
+  return createHash('sha256').update(readFileSync(path)).digest('hex');
+}
+
+function attributesBelow(root: string): Map<string, string> {
+  const text = execFileSync('getfattr', ['-R', '-P', '-h', '-d', '-m', '-', '-e', 'hex', '.'], {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
+  const blocks = text.split('\n\n').map((block) => block.trim().split('\n'));
+  return new Map(
+    blocks.map(([name = '', ...values]) => [name.replace(/^# file: /, ''), values.sort().join(' ')] as const),
+  );
+}
+
+/** The paths at which two trees differ, with what each has there. */
+export function treeDifferences(
+  one: ReadonlyMap<string, string>,
+  other: ReadonlyMap<string, string>,
+): string[] {
+  const paths = [...new Set([...one.keys(), ...other.keys()])].sort();
+  return paths
+    .filter((path) => one.get(path) !== other.get(path))
+    .map((path) => `${path}: ${one.get(path) ?? 'nothing'} | ${other.get(path) ?? 'nothing'}`);
 }

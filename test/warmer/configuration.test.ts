@@ -166,7 +166,7 @@ describe('a configuration', () => {
     assert.equal(onDemand.enabled, true);
     assert.deepEqual(onDemand.allow, [], 'nothing is allowed unless it is said');
     assert.equal(adoption.limit, 20);
-    assert.deepEqual(concurrency, { images: 4, layers: 6 });
+    assert.deepEqual(concurrency, { images: 4, layers: 6, unpack: 2 });
     assert.deepEqual(listen, { socket: true, http: { host: undefined, port: 9456 } });
   });
 

@@ -358,17 +358,18 @@ describe("the node's socket", () => {
     ready(await node.client.ensure(request))[Symbol.dispose]();
   });
 
-  test('serves on while two thousand connections do nothing', async () => {
-    await using node = await openNode({ requestTime: 30_000, connections: 2100 });
+  test('serves on while a thousand connections do nothing', async () => {
+    await using node = await openNode({ requestTime: 30_000, connections: 1100 });
     const idle: Socket[] = [];
-    for (let index = 0; index < 2000; index++) {
+    for (let index = 0; index < 1000; index++) {
       const socket = connect(join(node.directory, 'warmer.sock')).on('error', () => undefined);
       idle.push(socket);
       if (index % 100 === 0) await sleep(10);
     }
     node.warming.onAsked = (asked) => asked.ready('warm');
     ready(await node.client.ensure(request))[Symbol.dispose]();
-    assert.ok(idle.filter(({ readyState }) => readyState === 'open').length === 2000);
+    // They fit into the queue of the socket, however slowly they are accepted.
+    await eventually(() => idle.every(({ readyState }) => readyState === 'open'));
     for (const socket of idle) socket.destroy();
   });
 

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { decodeManifest, hostPlatform, parseReference } from '../../src/oci/index.ts';
 import { KilnError } from '../../src/support/index.ts';
 import type { Ensured } from '../../warmer/daemon/types.ts';
-import { openDaemon, type TestDaemon } from '../support/daemon.ts';
+import { eventually, openDaemon, type TestDaemon } from '../support/daemon.ts';
 import { asked, type DaemonGround, openDaemonGround } from '../support/daemon-ground.ts';
 import { openGateway } from '../support/gateway.ts';
 
@@ -26,6 +26,10 @@ async function ensure(
     signal,
     (image) => heard?.images.push(decodeManifest(image.manifestBytes).layers[0]?.digest ?? ''),
   );
+}
+
+function withHeard(heard: Heard | undefined): { readonly heard?: Heard } {
+  return heard === undefined ? {} : { heard };
 }
 
 /** Ensures an image, gives the lease back, and says how it went. */
@@ -156,13 +160,19 @@ describe('an image that a build asks for', () => {
   test('goes on for the others when one of them leaves', async () => {
     const name = await ground.push('left:1');
     await using gateway = await openGateway(ground.registry.host);
-    gateway.treat = (line) => (line.includes('/blobs/') ? 'hold' : 'pass');
+    // The configuration passes, the layers do not: so it shows when both have joined the pull.
+    let blobs = 0;
+    gateway.treat = (line) => (line.includes('/blobs/') && blobs++ > 0 ? 'hold' : 'pass');
     const through = name.replace(ground.registry.host, gateway.host);
     await using daemon = await openDaemon(ground.path('volume'), allowAll);
     const leaving = new AbortController();
-    const left = ensure(daemon, through, { signal: leaving.signal });
-    const stays = ensure(daemon, through);
-    await daemon.until(({ images }) => images.some(({ phase }) => phase === 'checking'), 'the question');
+    const heard: readonly Heard[] = [0, 1].map(() => ({ progress: [], images: [] }));
+    const left = ensure(daemon, through, { signal: leaving.signal, ...withHeard(heard[0]) });
+    const stays = ensure(daemon, through, withHeard(heard[1]));
+    await eventually(
+      () => Promise.resolve(heard.every(({ images }) => images.length === 1) || undefined),
+      'both to have joined',
+    );
     leaving.abort();
     await assert.rejects(left, { name: 'AbortError' });
     gateway.treat = () => 'pass';

@@ -75,6 +75,22 @@ describe('a registry that wants a login', () => {
   });
 });
 
+describe('a limit of bandwidth', () => {
+  test('holds for all pulls together, whatever credentials they use', async () => {
+    await using ground = await openDaemonGround();
+    const names = await Promise.all(['slow1:1', 'slow2:1'].map((name) => ground.push(name, 1_000_000)));
+    const secret = ground.path('config.json');
+    await writeFile(secret, '{}');
+    const started = performance.now();
+    await using daemon = await openDaemon(
+      ground.path('volume'),
+      `images: ["${names[0] ?? ''}", {reference: "${names[1] ?? ''}", pullSecret: "${secret}"}]\nbandwidth: 1MB`,
+    );
+    await daemon.until(({ ready }) => ready, 'readiness');
+    assert.ok(performance.now() - started > 1700, 'two megabytes take two seconds');
+  });
+});
+
 describe('a registry with a mirror', () => {
   test('need not be there itself', async () => {
     await using ground = await openDaemonGround();

@@ -73,6 +73,29 @@ describe('the schedule', () => {
     );
   });
 
+  test('counts a digest as warm that came to the volume under a tag, and keeps it when the tag moves', async () => {
+    const name = await ground.push('same:1');
+    const byDigest = `${name.replace(/:1$/, '')}@${ground.digest(name)}`;
+    const volume = ground.path('volume');
+    {
+      await using daemon = await openDaemon(volume, `images: ["${name}"]`);
+      await daemon.until(({ ready }) => ready, 'readiness');
+    }
+    await ground.push('same:1');
+    await using daemon = await openDaemon(volume, `images: ["${byDigest}", "${name}"]`);
+    const { images } = await daemon.until(
+      ({ images: all }) => all.every(({ phase }) => phase === 'warm'),
+      'both',
+    );
+    assert.deepEqual(
+      images.map(({ reference, digest }) => [reference, digest]),
+      [
+        [byDigest, byDigest.replace(/^.*@/, '')],
+        [name, ground.digest(name)],
+      ],
+    );
+  });
+
   test('asks by cron when it is told to', async () => {
     const name = await ground.push('cron:1');
     await using daemon = await openDaemon(

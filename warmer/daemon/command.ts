@@ -119,7 +119,6 @@ async function serve(
   await using volume = await Volume.open(volumeDirectory(flags), {
     access: 'read-write',
     progress,
-    layers: configuration.concurrency.layers,
   });
   const state = await readState(volume.directory, progress);
   const parts = { volume, configuration, state, clock, random: Math.random, progress };

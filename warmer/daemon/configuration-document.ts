@@ -79,7 +79,7 @@ export interface ConfigurationDocument {
     readonly limit?: number;
     readonly unusedFor?: string;
   };
-  readonly concurrency?: { readonly images?: number; readonly layers?: number };
+  readonly concurrency?: { readonly images?: number; readonly layers?: number; readonly unpack?: number };
   readonly bandwidth?: string;
   readonly listen?: { readonly socket?: boolean; readonly http?: boolean | string };
   readonly firstRoundTimeout?: string;

@@ -196,6 +196,7 @@ const adoption = record('Images that builds miss again and again are kept warm w
 const concurrency = record('What is done at the same time. Memory grows with the number of layers.', {
   images: count('Images pulled on schedule.', 4),
   layers: count('Layers fetched, whatever images they belong to.', 6),
+  unpack: count('Layers unpacked, if there are so many processors.', 2),
 });
 
 const listen = record('Where the daemon answers.', {

@@ -94,7 +94,12 @@ export interface Configuration {
   readonly disk: DiskPolicy;
   readonly onDemand: OnDemandPolicy;
   readonly adoption: AdoptionPolicy;
-  readonly concurrency: { readonly images: number; readonly layers: number };
+  readonly concurrency: {
+    readonly images: number;
+    /** Fetched. */
+    readonly layers: number;
+    readonly unpack: number;
+  };
   /** Bytes a second. */
   readonly bandwidth: number | undefined;
   readonly listen: {
@@ -201,7 +206,11 @@ function policies(
       limit: adoption.limit ?? 20,
       unusedForSeconds: parseDuration(adoption.unusedFor ?? '7d'),
     },
-    concurrency: { images: concurrency.images ?? 4, layers: concurrency.layers ?? 6 },
+    concurrency: {
+      images: concurrency.images ?? 4,
+      layers: concurrency.layers ?? 6,
+      unpack: concurrency.unpack ?? 2,
+    },
   };
 }
 

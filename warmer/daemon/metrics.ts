@@ -206,9 +206,7 @@ export class Metrics implements Disposable {
 
   #measure(status: WarmingStatus | undefined): void {
     this.#leasesActive.set(this.#leases());
-    const gauges = [this.#ready, this.#reloaded, this.#reloadedAt, this.#imageBytes, this.#oldestRefresh];
-    const disk = [this.#used, this.#free, this.#size, this.#buildsActive];
-    for (const gauge of [...gauges, ...disk, this.#images, this.#info]) gauge.remove();
+    this.#forget();
     if (status === undefined) return;
     const { version, ready, configuration, images, builds } = status;
     this.#info.set({ version, node_version: process.version }, 1);
@@ -227,5 +225,19 @@ export class Metrics implements Disposable {
     this.#free.set(status.disk.free);
     this.#size.set(status.disk.total);
     this.#buildsActive.set(builds.length);
+  }
+
+  /** What was so at the last scrape need not be so now. */
+  #forget(): void {
+    for (const gauge of [this.#images, this.#info]) gauge.reset();
+    for (const gauge of [
+      this.#ready,
+      this.#reloaded,
+      this.#reloadedAt,
+      this.#imageBytes,
+      this.#oldestRefresh,
+    ])
+      gauge.remove();
+    for (const gauge of [this.#used, this.#free, this.#size, this.#buildsActive]) gauge.remove();
   }
 }

@@ -100,6 +100,8 @@ function registryOptions({ registries, bandwidth }: Settings): RegistryOptions {
     pullRetries: 1,
     pushRetries: 1,
     longestWait: 0,
+    // The volume bounds how many layers are fetched, over all clients.
+    concurrency: 1000,
   };
 }
 

@@ -1,7 +1,7 @@
 import type { Progress } from '../../src/support/index.ts';
+import type { ListenAddress } from './listen-address.ts';
 import { NodeServer, type NodeServerLimits } from './node-server.ts';
 import type { Warming } from './types.ts';
-import type { ListenAddress } from './listen-address.ts';
 import { WebServer } from './web-server.ts';
 
 export interface ServerOptions {

@@ -1,7 +1,9 @@
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { messageOf } from '../../src/support/index.ts';
-import type { StoredImageSummary, Volume } from '../../src/volume/index.ts';
+import type { StoredImageSummary, Volume, VolumeUsage } from '../../src/volume/index.ts';
+import type { DiskPolicy } from './configuration.ts';
+import { usedBytes } from './disk-keeper.ts';
 import type { Flight } from './flight.ts';
 import { nameOf } from './image-key.ts';
 import type { ScheduledImage } from './schedule.ts';
@@ -71,6 +73,18 @@ function phaseOf(
   if (isWarm(stored)) return failed && scheduled.outdated ? 'failed' : 'warm';
   if (failed) return 'failed';
   return 'pending';
+}
+
+/** What the volume takes, and the marks of the policy in bytes of its file system. */
+export function describeDisk(usage: VolumeUsage, policy: DiskPolicy): WarmingStatus['disk'] {
+  const { free, total } = usage;
+  return {
+    used: usedBytes(usage),
+    free,
+    total,
+    high: Math.round(policy.highWaterMark * total),
+    low: Math.round(policy.lowWaterMark * total),
+  };
 }
 
 /** Whether everything that people asked for is there. */

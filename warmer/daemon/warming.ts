@@ -7,7 +7,8 @@ import { CacheRepositories } from './cache-repositories.ts';
 import { type Clock, every } from './clock.ts';
 import type { Configuration } from './configuration.ts';
 import { Desired } from './desired.ts';
-import { type Belonging, DiskKeeper, usedBytes } from './disk-keeper.ts';
+import { type Belonging, DiskKeeper } from './disk-keeper.ts';
+import { WarmingEvents } from './events.ts';
 import type { Flight, FlightEnd } from './flight.ts';
 import { History } from './history.ts';
 import { keyOf, tryParseName } from './image-key.ts';
@@ -19,7 +20,7 @@ import { RegistryClients } from './registry-clients.ts';
 import { RegistryGates } from './registry-gates.ts';
 import { Schedule } from './schedule.ts';
 import { type DaemonState, StateFile } from './state-file.ts';
-import { checkVolume, describeImages, FirstRound } from './status.ts';
+import { checkVolume, describeDisk, describeImages, FirstRound } from './status.ts';
 import type { Ensured, Warming, WarmingEvent, WarmingStatus } from './types.ts';
 import { Uses } from './uses.ts';
 import { isWarm, VolumeView } from './volume-view.ts';
@@ -45,7 +46,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
   readonly #parts: WarmingParts;
   readonly #stop = new AbortController();
   readonly #cleanup = new AsyncDisposableStack();
-  readonly #listeners = new Set<(event: WarmingEvent) => void>();
+  readonly #events: WarmingEvents;
   readonly #startedAt: Date;
   readonly #view: VolumeView;
   readonly #gates: RegistryGates;
@@ -71,8 +72,9 @@ export class NodeWarming implements Warming, AsyncDisposable {
   private constructor(parts: WarmingParts) {
     const { volume, configuration, state, clock, random, progress } = parts;
     const { signal } = this.#stop;
-    const emit = (event: WarmingEvent): void => this.#emit(event);
     this.#parts = parts;
+    this.#events = new WarmingEvents(progress);
+    const { emit } = this.#events;
     this.#configuration = configuration;
     this.#startedAt = this.#loadedAt = new Date(clock.now());
     this.#view = new VolumeView(volume, clock);
@@ -146,13 +148,13 @@ export class NodeWarming implements Warming, AsyncDisposable {
     if (changed || this.#rejected !== undefined) {
       this.#loadedAt = new Date(this.#parts.clock.now());
       this.#rejected = undefined;
-      this.#emit({ type: 'reload', accepted: true, message: `${configuration.path} is in force` });
+      this.#events.emit({ type: 'reload', accepted: true, message: `${configuration.path} is in force` });
     }
     this.#configuration = configuration;
     await this.#clients.configure(configuration);
     this.#disk.configure(configuration.disk);
     this.#puller.configure(configuration);
-    await this.#parts.volume.limitLayers(configuration.concurrency.layers);
+    await this.#limitLayers(configuration);
     this.#onDemand.configure(configuration.onDemand, configuration.byDefault);
     this.#adoption.configure(configuration.adoption);
     this.#cacheRepositories.configure(configuration.cacheRepositories);
@@ -166,7 +168,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     const message = messageOf(error);
     if (this.#rejected?.message !== message) {
       this.#rejected = { at: new Date(this.#parts.clock.now()), message };
-      this.#emit({ type: 'reload', accepted: false, message });
+      this.#events.emit({ type: 'reload', accepted: false, message });
     }
     await this.#desired.read(this.#configuration);
     this.#reconcile('change');
@@ -200,13 +202,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
         isOnDemand: (key) => this.#onDemand.owns(key),
       }),
       builds: this.#builds.list(),
-      disk: {
-        used: usedBytes(usage),
-        free: usage.free,
-        total: usage.total,
-        high: Math.round(disk.highWaterMark * usage.total),
-        low: Math.round(disk.lowWaterMark * usage.total),
-      },
+      disk: describeDisk(usage, disk),
       pulls: this.#history.pulls,
       hitRate: this.#history.hitRate(),
     };
@@ -248,12 +244,11 @@ export class NodeWarming implements Warming, AsyncDisposable {
     if (report.cache !== undefined) this.#cacheRepositories.used(report.cache.location, report.cache.hits);
     if (adopted) this.#reconcile('change');
     this.#stateFile.changed();
-    this.#emit({ type: 'report', report });
+    this.#events.emit({ type: 'report', report });
   }
 
   listen(listener: (event: WarmingEvent) => void): Disposable {
-    this.#listeners.add(listener);
-    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
+    return this.#events.listen(listener);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -272,7 +267,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     this.#cleanup.use(this.#schedule);
     this.#cleanup.defer(() => this.#tending?.[Symbol.dispose]());
     await this.#parts.volume.prepareIndex();
-    await this.#parts.volume.limitLayers(this.#configuration.concurrency.layers);
+    await this.#limitLayers(this.#configuration);
     this.#cacheRepositories.configure(this.#configuration.cacheRepositories);
     await this.#desired.read(this.#configuration);
     this.#reconcile('start');
@@ -283,6 +278,10 @@ export class NodeWarming implements Warming, AsyncDisposable {
         () => this.#inBackground(() => this.#review()),
       ),
     );
+  }
+
+  #limitLayers({ concurrency: { layers, unpack } }: Configuration): Promise<void> {
+    return this.#parts.volume.limitLayers({ fetched: layers, unpacked: unpack });
   }
 
   /** Brings the schedule up to date with all that is wished for. */
@@ -326,6 +325,8 @@ export class NodeWarming implements Warming, AsyncDisposable {
   async #tend(): Promise<void> {
     await this.#disk.tend();
     this.#view.changed();
+    // A daemon that pulled once does not keep what that took for the rest of the day.
+    if (this.#puller.flights.size === 0) (await import('../../src/os/index.ts')).releaseMemory();
   }
 
   async #updatePins(): Promise<void> {
@@ -374,16 +375,6 @@ export class NodeWarming implements Warming, AsyncDisposable {
     work().catch((error: unknown) => {
       if (!this.#stop.signal.aborted) this.#parts.progress.warn(messageOf(error));
     });
-  }
-
-  /** A listener that fails does not keep others from hearing, nor images from being brought. */
-  #emit(event: WarmingEvent): void {
-    for (const listener of this.#listeners)
-      try {
-        listener(event);
-      } catch (error) {
-        this.#parts.progress.warn(`an event was not heard: ${messageOf(error)}`);
-      }
   }
 }
 

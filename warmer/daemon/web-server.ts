@@ -3,13 +3,13 @@ import { hostname } from 'node:os';
 import { getRequestListener } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { EnvironmentError, messageOf, type Progress, systemErrorCode } from '../../src/support/index.ts';
+import { formatListenAddress, type ListenAddress } from './listen-address.ts';
 import { Metrics } from './metrics.ts';
 import { loadAssets } from './page/assets.ts';
 import { renderPage } from './page/page.ts';
 import { readView } from './page/view.ts';
 import { isLive, isReady, isStarted, type Probe } from './probes.ts';
 import { StatusCache } from './status-cache.ts';
-import type { ListenAddress } from './listen-address.ts';
 import type { Warming } from './types.ts';
 import { respond, securityHeaders } from './web-answers.ts';
 
@@ -66,7 +66,7 @@ export class WebServer implements AsyncDisposable {
     try {
       await promise;
     } catch (error) {
-      throw new EnvironmentError(`cannot listen at ${host === undefined ? '' : host}:${port}`, {
+      throw new EnvironmentError(`cannot listen at ${formatListenAddress(address)}`, {
         code: 'E_CANNOT_LISTEN',
         cause: error,
         remedy:

@@ -1,4 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
+import { capabilityError } from '../../../src/os/index.ts';
 import { plainError, workerLoaded } from '../../../src/support/index.ts';
 import { InplaceRoot } from './inplace-root.ts';
 import type { RootAnswer, RootOptions, RootRequest, RootTask } from './messages.ts';
@@ -26,7 +27,7 @@ async function perform({ id, task }: RootRequest): Promise<void> {
     const result = await execute(root, task);
     answer({ id, result, problems: root.takeProblems() });
   } catch (error) {
-    answer({ id, error: plainError(error) });
+    answer({ id, error: plainError(capabilityError(error) ?? error) });
   }
 }
 

@@ -23,6 +23,12 @@ interface Token {
   readonly identity: string;
 }
 
+/** Who asks for a token, and in words. */
+interface Asker {
+  readonly credential: Exclude<Credential, { kind: 'bearer' }> | undefined;
+  readonly identity: string;
+}
+
 /** A registry that says 403 to what it was just given a token for means it. */
 const freshMilliseconds = 10_000;
 
@@ -62,19 +68,21 @@ export class Authorizer {
   }
 
   async #answer(challenges: readonly Challenge[], scope: Scope, request: HttpRequest): Promise<Token> {
-    const credential = await this.#credentials.find(scope, request.signal);
+    const notes: string[] = [];
+    const credential = await this.#credentials.find(scope, request.signal, (note) => notes.push(note));
+    const identity = describeCredential(credential, notes);
     const now = Date.now();
     const token = {
       header: '',
       obtained: now,
       expires: credential?.expiresAt ?? Infinity,
       challenges,
-      identity: describeCredential(credential),
+      identity,
     };
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
     if (bearer !== undefined) {
       if (credential?.kind === 'bearer') return { ...token, header: `Bearer ${credential.token}` };
-      const fetched = await this.#fetchToken(bearer, scope, credential, request);
+      const fetched = await this.#fetchToken(bearer, scope, { credential, identity }, request);
       return { ...token, header: `Bearer ${fetched.token}`, expires: now + fetched.lifetime };
     }
     const basic = challenges.some(({ scheme }) => scheme === 'basic');
@@ -84,7 +92,7 @@ export class Authorizer {
   async #fetchToken(
     bearer: Challenge,
     scope: Scope,
-    credential: Exclude<Credential, { kind: 'bearer' }> | undefined,
+    { credential, identity }: Asker,
     request: HttpRequest,
   ): Promise<{ token: string; lifetime: number }> {
     const realm = bearer.parameters.get('realm');
@@ -109,8 +117,7 @@ export class Authorizer {
       what,
       request.signal,
     );
-    if (body === undefined)
-      throw await errorFrom({ ...response, identity: describeCredential(credential) }, `GET ${what}`);
+    if (body === undefined) throw await errorFrom({ ...response, identity }, `GET ${what}`);
     return parseToken(body, scope);
   }
 }

@@ -19,10 +19,13 @@ export interface CredentialTarget {
   readonly repository: string;
 }
 
+/** Told why a source that should have a credential has none: what a person needs to know if the registry then refuses. */
+export type Note = (text: string) => void;
+
 /** Somewhere that credentials come from. */
 export interface CredentialSource {
   /** The credential for a repository, or undefined for none. */
-  find(target: CredentialTarget, signal?: AbortSignal): Promise<Credential | undefined>;
+  find(target: CredentialTarget, signal?: AbortSignal, note?: Note): Promise<Credential | undefined>;
 }
 
 /** Asks one source after the other; the first that has a credential is right. */
@@ -33,9 +36,9 @@ export class Keychain implements CredentialSource {
     this.#sources = sources;
   }
 
-  async find(target: CredentialTarget, signal?: AbortSignal): Promise<Credential | undefined> {
+  async find(target: CredentialTarget, signal?: AbortSignal, note?: Note): Promise<Credential | undefined> {
     for (const source of this.#sources) {
-      const found = await source.find(target, signal);
+      const found = await source.find(target, signal, note);
       if (found !== undefined) return found;
     }
     return undefined;
@@ -43,8 +46,9 @@ export class Keychain implements CredentialSource {
 }
 
 /** The credential in words that may be shown: never its secret. */
-export function describeCredential(credential: Credential | undefined): string {
-  if (credential === undefined) return 'without credentials';
+export function describeCredential(credential: Credential | undefined, notes: readonly string[]): string {
+  if (credential === undefined)
+    return `without credentials${notes.length === 0 ? '' : ` (${notes.join('; ')})`}`;
   const who = credential.kind === 'basic' ? `as ${credential.username}` : 'with a token';
   return `${who} from ${credential.source}`;
 }

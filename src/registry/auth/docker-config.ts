@@ -1,6 +1,6 @@
 import { EnvironmentError, messageOf, systemErrorCode, type TextFiles } from '../../support/index.ts';
 import { askHelper, helperError } from './credential-helper.ts';
-import type { Credential, CredentialSource, CredentialTarget } from './credential.ts';
+import type { Credential, CredentialSource, CredentialTarget, Note } from './credential.ts';
 
 interface AuthEntry {
   readonly auth?: string;
@@ -55,32 +55,33 @@ export class DockerConfigSource implements CredentialSource {
    * @throws EnvironmentError `E_DOCKER_CONFIG` when the document cannot be read as JSON, `E_CREDENTIAL_HELPER` when a
    *   helper fails.
    */
-  async find(target: CredentialTarget, signal?: AbortSignal): Promise<Credential | undefined> {
+  async find(target: CredentialTarget, signal?: AbortSignal, note?: Note): Promise<Credential | undefined> {
     const { registry } = target;
     const config = parse(await this.#read(), this.#name);
     const helper =
       config.credHelpers?.[registry] ??
       (registry === 'docker.io' ? config.credHelpers?.[dockerHubKey] : undefined);
-    if (helper !== undefined) return this.#askHelper(helper, target, signal);
+    if (helper !== undefined) return this.#askHelper(helper, target, signal, note);
     const entry = findAuth(config.auths ?? {}, target);
     const found = entry === undefined ? undefined : decodeAuth(entry, this.#name);
     if (found !== undefined) return found;
     return config.credsStore === undefined || config.credsStore === ''
       ? undefined
-      : this.#askHelper(config.credsStore, target, signal);
+      : this.#askHelper(config.credsStore, target, signal, note);
   }
 
   async #askHelper(
     name: string,
     target: CredentialTarget,
     signal: AbortSignal | undefined,
+    note: Note | undefined,
   ): Promise<Credential | undefined> {
     const host = target.registry === 'docker.io' ? dockerHubKey : target.registry;
     const answer = await askHelper(name, host, signal);
     if (answer !== 'not-installed') return answer;
     const standIn = this.#builtIn.get(name);
     if (standIn === undefined) throw helperError(name, 'it is not installed');
-    return standIn.find(target, signal);
+    return standIn.find(target, signal, note);
   }
 }
 
@@ -88,7 +89,7 @@ async function readIfThere(path: string, files: TextFiles): Promise<string | und
   try {
     return await files.read(path);
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT' || systemErrorCode(error) === 'ENOTDIR') return undefined;
+    if (['ENOENT', 'ENOTDIR', 'EISDIR'].includes(systemErrorCode(error) ?? '')) return undefined;
     throw new EnvironmentError(`cannot read ${path}: ${messageOf(error)}`, {
       code: 'E_DOCKER_CONFIG',
       cause: error,

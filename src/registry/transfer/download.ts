@@ -43,7 +43,7 @@ class DownloadStream extends Readable {
   #reading = false;
 
   constructor(chunks: AsyncGenerator<Buffer>, closed: AbortController) {
-    super({ highWaterMark: 1 << 18 });
+    super({ highWaterMark: 1 << 16 });
     this.#chunks = chunks;
     this.#closed = closed;
   }

@@ -50,7 +50,7 @@ export function hitRatePanel({ hitRate }: WarmingStatus, now: Date): Html {
   return html`<section class="card" aria-labelledby="rate-title">
     <h2 id="rate-title">Hit rate</h2>
     <p class="figure">${percentage(hits, all)}</p>
-    <p class="quiet">${all === 0 ? '' : `of ${count(all, 'base image')} that builds needed were warm`}</p>
+    ${all === 0 ? '' : html`<p class="quiet">of ${count(all, 'base image')} that builds needed were warm</p>`}
     ${hitRatePlot(hitRate, now)}
   </section>`;
 }

@@ -1,0 +1,40 @@
+import { type OverlayMark, ownOverlayMark, type UnpackResult } from '../layer/index.ts';
+import { hasId, hasSingleId, idMap } from '../os/index.ts';
+
+/** What the seal of an unpacked layer says about where it can be an overlay's lower directory. */
+export interface LowerFacts {
+  /** Whose overlay mounts see its deletions. */
+  readonly overlayMarks: readonly OverlayMark[];
+  /** The largest user or group id that a file of it belongs to. */
+  readonly maximumId: number;
+}
+
+/** Layers unpacked before there were such facts. */
+const oldest: LowerFacts = { overlayMarks: ['trusted'], maximumId: 0 };
+
+export function lowerFacts({ overlayMarks, maximumId }: UnpackResult): LowerFacts {
+  return { overlayMarks, maximumId };
+}
+
+/** Reads the facts out of a seal, whoever wrote it. */
+export function parseLowerFacts(seal: object): LowerFacts {
+  const { overlayMarks, maximumId } = seal as Partial<Record<keyof LowerFacts, unknown>>;
+  if (!Array.isArray(overlayMarks) || typeof maximumId !== 'number') return oldest;
+  return {
+    overlayMarks: (['trusted', 'user'] as const).filter((mark) => overlayMarks.includes(mark)),
+    maximumId,
+  };
+}
+
+/**
+ * Whether this process can mount the layer and see what its image says: deletions have the attributes that its mounts
+ * read, and all owners have ids here. One that it cannot is unpacked again, elsewhere.
+ */
+export function servesHere(facts: LowerFacts): boolean {
+  return facts.overlayMarks.includes(ownOverlayMark()) && hasOwnersHere(facts);
+}
+
+/** Whether all owners of the layer's files have ids here. */
+export function hasOwnersHere({ maximumId }: LowerFacts): boolean {
+  return hasSingleId() || (hasId(idMap('uid'), maximumId) && hasId(idMap('gid'), maximumId));
+}

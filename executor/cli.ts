@@ -29,6 +29,7 @@ import {
 import { RegistryClient } from '../src/registry/index.ts';
 import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
+import type { EnvironmentFlags } from './environment-command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
 
@@ -66,6 +67,7 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor check --environment                           where steps run here, and why
 
 Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 143 for signals.`;
 
@@ -82,7 +84,31 @@ export function runExecutor(argv: readonly string[], signal: AbortSignal): Promi
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, signal));
+  addCheckCommand(program);
   return parseCommandLine(program, argv);
+}
+
+interface CheckFlags extends EnvironmentFlags {
+  readonly environment: boolean;
+}
+
+function addCheckCommand(program: Command): void {
+  const check = program
+    .command('check')
+    .description('look at what a build would find, without building')
+    .allowExcessArguments(false);
+  addFlags(check, [
+    booleanFlag('--environment', 'tell where steps would run here, why, and what would be better', false),
+    valueFlag('--cache-dir <directory>', 'the cache volume'),
+    valueFlag('--scratch-dir <directory>', 'where builds would keep their own files'),
+    valueFlag('-o, --output <format>', 'how it is written').choices(['text', 'json']).default('text'),
+  ]);
+  check.action(async (flags: CheckFlags) => {
+    if (!flags.environment)
+      throw new UsageError('nothing to check is named', { remedy: 'Say --environment.' });
+    const { checkEnvironment } = await import('./environment-command.ts');
+    await checkEnvironment(flags);
+  });
 }
 
 function addBuildFlags(command: Command): void {

@@ -243,8 +243,9 @@ export class StageBuilder {
       code: 'E_RUN_FAILED',
       where: step.where,
       remedy:
-        result.hint ??
-        (result.signal === 'SIGKILL' ? 'It may have run out of memory.' : 'Its output above says why.'),
+        result.signal === 'SIGKILL'
+          ? 'It may have run out of memory.'
+          : (result.hint ?? 'Its output above says why.'),
     });
   }
 

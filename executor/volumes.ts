@@ -43,7 +43,7 @@ export async function openVolumes(options: BuildOptions, progress: Progress): Pr
   }
   const shared = await openShared(cacheDirectory, progress);
   const directory = await TemporaryDirectory.create(
-    options.scratchDirectory ?? (runsFromHome() ? homeWork : tmpdir()),
+    options.scratchDirectory ?? ownScratchParent(),
     'kiln-volume-',
   );
   const own = await Volume.open(directory.path, { access: 'read-write', durable: false, progress });
@@ -57,6 +57,11 @@ export async function openVolumes(options: BuildOptions, progress: Progress): Pr
       await directory[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Where a build keeps its own files when the volume can only be read and nothing else is said. */
+export function ownScratchParent(): string {
+  return runsFromHome() ? homeWork : tmpdir();
 }
 
 async function isWritable(directory: string): Promise<boolean> {

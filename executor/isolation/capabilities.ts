@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { processStatus } from '../../src/os/index.ts';
+import { EnvironmentError } from '../../src/support/index.ts';
 
 /** Linux capabilities by number (capabilities(7)). */
 export const capabilityNames = [
@@ -52,7 +53,40 @@ export function capabilityNumber(name: CapabilityName): number {
 /** A set of capabilities of this process. */
 export function ownCapabilities(set: 'effective' | 'bounding'): ReadonlySet<CapabilityName> {
   const field = set === 'effective' ? 'CapEff' : 'CapBnd';
-  const status = readFileSync('/proc/self/status', 'latin1');
-  const bits = BigInt(`0x${new RegExp(`^${field}:\\s+([0-9a-f]+)$`, 'm').exec(status)?.[1] ?? '0'}`);
+  const bits = BigInt(`0x${processStatus(field) ?? '0'}`);
   return new Set(capabilityNames.filter((_, number) => (bits & (1n << BigInt(number))) !== 0n));
+}
+
+/** What every way to run steps takes: unpacking a base as it is, and running a step as another user. */
+export const fileCapabilities: readonly CapabilityName[] = [
+  ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'SETGID', 'SETUID'] as const),
+];
+
+/**
+ * Makes sure that this process has capabilities.
+ *
+ * @param what needs them, as `building in place`.
+ * @throws EnvironmentError `E_CAPABILITY_MISSING` naming those that are missing.
+ */
+export function requireCapabilities(what: string, needed: readonly CapabilityName[]): void {
+  const own = ownCapabilities('effective');
+  const missing = needed.filter((name) => !own.has(name)).join(', ');
+  if (missing === '') return;
+  throw new EnvironmentError(`${what} takes capabilities that are missing: ${missing}`, {
+    code: 'E_CAPABILITY_MISSING',
+    remedy: `Add to the container: securityContext.capabilities.add: [${missing}].`,
+  });
+}
+
+/** Capabilities that containers have by default, and steps have not here. */
+export function missingStepCapabilities(): CapabilityName[] {
+  const own = ownCapabilities('bounding');
+  return containerCapabilities.filter((name) => !own.has(name));
+}
+
+/** What a step that failed may have missed; undefined when it had what steps have everywhere. */
+export function missingCapabilitiesHint(): string | undefined {
+  const missing = missingStepCapabilities();
+  if (missing.length === 0) return undefined;
+  return `This container lacks capabilities that a step may need: ${missing.join(', ')} (securityContext.capabilities.add).`;
 }

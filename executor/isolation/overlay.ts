@@ -12,8 +12,9 @@ import {
   systemErrorCode,
 } from '../../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
+import { fileCapabilities, requireCapabilities } from './capabilities.ts';
 import type { MountedSource, OverlaySpace, WorkerTask } from './messages.ts';
-import { mountRefused } from './mount-rights.ts';
+import { mayMount, mountRefused } from './mount-rights.ts';
 import { removeMountPoints } from './mounts.ts';
 import { passOn, performTask, type TaskHooks, WorkerPool } from './task-worker.ts';
 import type {
@@ -37,12 +38,11 @@ export class OverlayIsolation implements Isolation {
   readonly isExclusive = false;
   readonly #workers = new WorkerPool(import.meta.url, 'rootfs-worker');
 
-  /** Gets the first worker ready while the build still plans. */
-  warm(): void {
-    this.#workers.warm();
-  }
+  /** Whether something was mounted, so that no later failure comes from rights that are missing. */
+  #hasMounted = false;
 
   async preflight(scratch: string): Promise<void> {
+    await this.#requireRights(scratch);
     const space = await makeSpace(scratch, []);
     try {
       await this.perform({ kind: 'probe', space });
@@ -53,7 +53,14 @@ export class OverlayIsolation implements Isolation {
     }
   }
 
+  /** Tells at once what need not be tried, before anything is fetched for it. */
+  async #requireRights(scratch: string): Promise<void> {
+    if (!mayMount()) throw await mountRefused(new Error('it may not mount'), scratch);
+    requireCapabilities('running steps on an overlay', [...fileCapabilities, 'SETPCAP', 'SYS_CHROOT']);
+  }
+
   async openRootfs(layers: LayerStack, { scratch }: RootfsOptions): Promise<Rootfs> {
+    await this.#requireRights(scratch);
     return new OverlayRootfs(this, (await layers.directories()).reverse(), scratch);
   }
 
@@ -64,15 +71,14 @@ export class OverlayIsolation implements Isolation {
     scratch: string,
     signal?: AbortSignal,
   ): Promise<Digest> {
+    await this.#requireRights(scratch);
     const space = await makeSpace(scratch, []);
     try {
       const lowerCount = await linkSource(space, await layers.directories());
-      return (
-        await this.perform(
-          { kind: 'digest', space: { ...space, lowerCount }, query, modes: options.modes },
-          { signal },
-        )
-      ).result as Digest;
+      const task = { kind: 'digest', space: { ...space, lowerCount }, query, modes: options.modes } as const;
+      return (await this.perform(task, { signal })).result as Digest;
+    } catch (error) {
+      throw (await this.explain(error, scratch)) ?? error;
     } finally {
       await rm(space.directory, { recursive: true, force: true });
     }
@@ -84,7 +90,19 @@ export class OverlayIsolation implements Isolation {
     hooks: TaskHooks = {},
   ): Promise<{ result: unknown; mountPoints: readonly string[] }> {
     const done = await performTask<WorkerTask>(this.#workers, task, hooks);
+    this.#hasMounted = true;
     return { result: done.result, mountPoints: done.mountPoints ?? [] };
+  }
+
+  /** The error for the first task that failed, when that is because nothing can be mounted here. */
+  async explain(error: unknown, scratch: string): Promise<KilnError | undefined> {
+    if (this.#hasMounted || error instanceof KilnError || isAbortError(error)) return undefined;
+    try {
+      await this.preflight(scratch);
+      return undefined;
+    } catch (reason) {
+      return reason instanceof KilnError ? reason : undefined;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -171,6 +189,8 @@ class OverlayRootfs implements Rootfs {
           cause: error,
           remedy: 'Free some space there, or use another scratch directory.',
         });
+      const reason = await this.#isolation.explain(error, this.#scratch);
+      if (reason !== undefined) throw reason;
       throw new BuildError(`the step failed: ${messageOf(error)}`, { code: 'E_STEP_FAILED', cause: error });
     }
   }

@@ -12,7 +12,12 @@ import {
 } from '../../src/os/index.ts';
 import { EnvironmentError } from '../../src/support/index.ts';
 import { resolveUser, type UserIdentity } from '../context/index.ts';
-import { capabilityNumber, containerCapabilities } from './capabilities.ts';
+import {
+  capabilityNumber,
+  containerCapabilities,
+  missingCapabilitiesHint,
+  ownCapabilities,
+} from './capabilities.ts';
 import { StepInit } from './init-process.ts';
 import type { OverlaySpace } from './messages.ts';
 import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
@@ -20,7 +25,6 @@ import { enterRoot } from './root.ts';
 import { type RunChannel, StepProcess } from './step-process.ts';
 import type { RunResult, RunStep } from './types.ts';
 
-const defaultCapabilities = containerCapabilities.map(capabilityNumber);
 const lastCapability = 63;
 
 /** A RUN step in the namespaces of the calling worker thread. Can be used once: the thread ends up in the step's root. */
@@ -51,6 +55,9 @@ export class ContainerRun {
     this.#init ??= startInit();
     try {
       readIds();
+      const own = ownCapabilities('effective');
+      const capabilities = containerCapabilities.filter((name) => own.has(name)).map(capabilityNumber);
+      const hint = missingCapabilitiesHint();
       const root = mountOverlay(this.#space, { stubs: true });
       const points = new MountPoints(root);
       const proc = mountSystem(root, this.#space, points);
@@ -62,9 +69,10 @@ export class ContainerRun {
       const user = resolveUser('/', this.#step.user, this.#step.where);
       if (!existsSync(this.#step.workingDirectory))
         mkdirSync(this.#step.workingDirectory, { recursive: true });
-      dropPrivileges(user, this.#step.where);
+      dropPrivileges(user, capabilities, this.#step.where);
       if (this.#stopped) throw new DOMException('The step was stopped', 'AbortError');
-      return await this.#process.run({ HOME: user.home, ...this.#step.env });
+      const result = await this.#process.run({ HOME: user.home, ...this.#step.env });
+      return hint === undefined || result.exitCode === 0 ? result : { ...result, hint };
     } finally {
       this.#stopped = true;
       await this.#init.stop();
@@ -122,14 +130,18 @@ function readIds(): void {
 }
 
 /** @throws EnvironmentError `E_ID_UNMAPPED` for a user or group that this user namespace lacks. */
-function dropPrivileges({ uid, gid, groups }: UserIdentity, where: string): void {
+function dropPrivileges(
+  { uid, gid, groups }: UserIdentity,
+  capabilities: readonly number[],
+  where: string,
+): void {
   if (!hasId(idMap('uid'), uid)) throw unmappedId(`user ${uid}`, where);
   const unmapped = [gid, ...groups].find((id) => !hasId(idMap('gid'), id));
   if (unmapped !== undefined && (unmapped === gid || !hasSingleId()))
     throw unmappedId(`group ${unmapped}`, where);
   for (let capability = 0; capability <= lastCapability; capability++)
-    if (!defaultCapabilities.includes(capability)) dropBoundingCapability(capability);
-  const mask = defaultCapabilities.reduce((set, capability) => set | (1n << BigInt(capability)), 0n);
+    if (!capabilities.includes(capability)) dropBoundingCapability(capability);
+  const mask = capabilities.reduce((set, capability) => set | (1n << BigInt(capability)), 0n);
   // Only this thread changes: the child inherits from it. Ids first, while the right to change them is still there.
   // A user namespace with a single id may set no supplementary groups.
   setThreadIdentity({ uid, gid, groups: hasSingleId() ? undefined : groups });

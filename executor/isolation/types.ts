@@ -83,8 +83,6 @@ export interface Isolation extends AsyncDisposable {
   readonly name: string;
   /** Whether all stages have the same root, so that only one of them can have its root file system open. */
   readonly isExclusive: boolean;
-  /** Gets ready while the build still plans. */
-  warm(): void;
   /** @throws EnvironmentError `E_ISOLATION_…` naming exactly what is missing. */
   preflight(scratch: string): Promise<void>;
   /** A root file system over layers. Waits for others where it {@link isExclusive}. */

@@ -1,6 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
+import { dockerConfigFiles } from '../../../src/registry/index.ts';
 import { home } from '../../home.ts';
 
 /** Where kaniko's is, which pipelines mount credentials into. */
@@ -17,15 +18,11 @@ const tokenDirectories = ['/var/run/secrets', '/run/secrets'];
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Docker's config.json, by which Kiln knows its credentials. */
-export function dockerConfigFile(environment: Environment): string {
-  return join(environment.DOCKER_CONFIG ?? join(homedir(), '.docker'), 'config.json');
-}
-
 /** Files and directories with the builder's credentials. */
 export function builderSecrets(environment: Environment): string[] {
   const named = credentialVariables.flatMap((name) => environment[name] ?? []);
-  return [dockerConfigFile(environment), join(kanikoHome, '.docker'), ...named, ...tokenDirectories];
+  const files = dockerConfigFiles(environment);
+  return [...new Set([...files, join(kanikoHome, '.docker'), ...named, ...tokenDirectories])];
 }
 
 /**
@@ -36,7 +33,8 @@ export function builderSecrets(environment: Environment): string[] {
  */
 export function sparedPaths(environment: Environment, given: readonly string[]): string[] {
   const secrets = builderSecrets(environment).filter((path) => !tokenDirectories.includes(path));
-  const own = [home, kanikoHome, dirname(dockerConfigFile(environment)), ...secrets].filter(existsSync);
+  const docker = environment.DOCKER_CONFIG ?? join(environment.HOME ?? homedir(), '.docker');
+  const own = [home, kanikoHome, docker, ...secrets].filter(existsSync);
   const paths = [...own, ...given].flatMap((path) =>
     existsSync(path) ? [path, realpathSync(path)] : [path],
   );

@@ -1,16 +1,17 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-
 import type { Digest } from '../../../src/oci/index.ts';
 import { adoptOrphans, pinNameServices, setNotDumpable } from '../../../src/os/index.ts';
-import { type Progress, type TextFiles } from '../../../src/support/index.ts';
+import { dockerConfigFiles } from '../../../src/registry/index.ts';
+import type { Progress, TextFiles } from '../../../src/support/index.ts';
 import type { SourceQuery } from '../../context/index.ts';
 import { home, homeWork } from '../../home.ts';
+import { fileCapabilities, requireCapabilities } from '../capabilities.ts';
 import type { Isolation, LayerStack, Rootfs, RootfsOptions } from '../types.ts';
-import { builderSecrets, dockerConfigFile, ownPath, sparedPaths } from './builder-files.ts';
+import { builderSecrets, ownPath, sparedPaths } from './builder-files.ts';
 import { InplaceRootfs } from './inplace-rootfs.ts';
 import { Mutex } from './mutex.ts';
-import { requireCapabilities } from './needs.ts';
+import { requireRoot } from './needs.ts';
 import { markTaken, readContainerFacts, requireOwnContainer } from './own-container.ts';
 import { preloadModules } from './preload.ts';
 import { RootLock } from './root-lock.ts';
@@ -55,20 +56,20 @@ export class InplaceIsolation implements Isolation {
     this.#slate = { root: '/', work: homeWork, spared };
   }
 
-  /** Nothing is done before a step must run: until then the root is not taken over. */
-  warm(): void {
-    // A build that finds every step in the cache never needs this.
-  }
-
-  /** @throws EnvironmentError `E_INPLACE_CAPABILITY`, `E_INPLACE_HOST`, `E_INPLACE_FOREIGN`. */
+  /**
+   * Takes nothing over: that is done when a step must run.
+   *
+   * @throws EnvironmentError `E_INPLACE_USER`, `E_INPLACE_HOST`, `E_INPLACE_FOREIGN`, `E_CAPABILITY_MISSING`.
+   */
   preflight(): Promise<void> {
     return Promise.resolve().then(() => {
+      requireRoot();
+      requireCapabilities('building in place', fileCapabilities);
       const territory = containerTerritory(this.#slate);
       requireOwnContainer(readContainerFacts(home, homeWork), territory, {
         home,
         force: this.#options.force,
       });
-      requireCapabilities();
     });
   }
 
@@ -131,7 +132,7 @@ export class InplaceIsolation implements Isolation {
     const isOwn = (directory: string): boolean =>
       territory.isExcluded(Buffer.from(directory).toString('latin1').replace(/^\/+/, ''));
     process.env.PATH = ownPath(process.env.PATH ?? '', isOwn);
-    await Promise.all([files.keep(dockerConfigFile(process.env)), preloadModules()]);
+    await Promise.all([...dockerConfigFiles(process.env).map((path) => files.keep(path)), preloadModules()]);
   }
 
   /**

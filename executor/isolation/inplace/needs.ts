@@ -1,38 +1,16 @@
-import { EnvironmentError } from '../../../src/support/index.ts';
-import { type CapabilityName, containerCapabilities, ownCapabilities } from '../capabilities.ts';
-
-/** Without these neither can a base be unpacked as it is, nor a step be run as another user. */
-export const neededCapabilities: readonly CapabilityName[] = [
-  ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'SETGID', 'SETUID'] as const),
-];
+import { EnvironmentError, isOrdinaryUser, rootlessUser } from '../../../src/support/index.ts';
 
 /**
- * Makes sure that this process may do what a build in place does.
+ * Makes sure that an ordinary user does not build in place, whatever user namespace they are root of: the root file system
+ * would not be theirs.
  *
- * @throws EnvironmentError `E_INPLACE_CAPABILITY` naming what is missing.
+ * @throws EnvironmentError `E_INPLACE_USER`.
  */
-export function requireCapabilities(): void {
-  if (process.geteuid?.() !== 0)
-    throw new EnvironmentError(
-      `building in place takes root, and this is user ${process.geteuid?.() ?? '?'}`,
-      {
-        code: 'E_INPLACE_CAPABILITY',
-        remedy: 'Give the container runAsUser: 0.',
-      },
-    );
-  const own = ownCapabilities('effective');
-  const missing = neededCapabilities.filter((name) => !own.has(name));
-  if (missing.length === 0) return;
-  throw new EnvironmentError(`building in place needs the capabilities ${missing.join(', ')}`, {
-    code: 'E_INPLACE_CAPABILITY',
-    remedy: `Add to the container: securityContext.capabilities.add: [${missing.join(', ')}].`,
+export function requireRoot(): void {
+  if (!isOrdinaryUser()) return;
+  const name = rootlessUser()?.name ?? `user ${process.geteuid?.() ?? '?'}`;
+  throw new EnvironmentError(`building in place takes root of the container, and this is ${name}`, {
+    code: 'E_INPLACE_USER',
+    remedy: 'In a container, set runAsUser: 0; elsewhere build with --isolation overlay.',
   });
-}
-
-/** What a step that failed may have missed: capabilities that containers have by default, and this one has not. */
-export function missingCapabilitiesHint(): string | undefined {
-  const own = ownCapabilities('bounding');
-  const missing = containerCapabilities.filter((name) => !own.has(name));
-  if (missing.length === 0) return undefined;
-  return `This container lacks capabilities that a step may need: ${missing.join(', ')} (securityContext.capabilities.add).`;
 }

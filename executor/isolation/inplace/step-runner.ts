@@ -1,10 +1,10 @@
 import { Territory, TreeChanges, TreeState } from '../../../src/layer/index.ts';
 import { mountPoints } from '../../../src/os/index.ts';
 import { BuildError, EnvironmentError, type Progress } from '../../../src/support/index.ts';
+import { missingCapabilitiesHint } from '../capabilities.ts';
 import { passOn, performTask, WorkerPool } from '../task-worker.ts';
 import type { RunOptions, RunResult, RunStep } from '../types.ts';
 import type { StepTask } from './messages.ts';
-import { missingCapabilitiesHint } from './needs.ts';
 import { StepGuard } from './step-guard.ts';
 import { endStrayProcesses } from './stray-processes.ts';
 

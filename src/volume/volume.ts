@@ -22,6 +22,7 @@ import { IndexDatabase } from './index-db.ts';
 import { LockedDirectory, cleanIngest } from './ingest.ts';
 import { refreshIndex } from './take-inventory.ts';
 import { LayerDirectory } from './layers.ts';
+import { type LeasedSource, leaseSource } from './layer-source.ts';
 import { acquireAll, type LayerLease, Lease } from './leases.ts';
 import { type StoredImageDetails, type StoredImageSummary, describe, summarize } from './listing.ts';
 import { OciLayout, platformKey } from './oci-layout.ts';
@@ -208,6 +209,16 @@ export class Volume implements AsyncDisposable {
       paths: unique.map(({ diffID }) => this.#layers.tree(diffID)),
       [Symbol.asyncDispose]: () => leases[Symbol.asyncDispose](),
     };
+  }
+
+  /**
+   * Leases a layer as something that can be applied to a tree; undefined when it is not on the volume.
+   *
+   * @throws EnvironmentError `E_VOLUME_OWNERS`.
+   */
+  async acquireSource(layer: Layer): Promise<LeasedSource | undefined> {
+    if (!this.writable) (await import('./owners.ts')).checkOwners(this.directory);
+    return leaseSource(this.#layout.blobs, this.#layers, layer);
   }
 
   /** Leases blobs, so that no prune takes them while they are being pushed. @returns undefined when one is missing. */

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { basename, isAbsolute, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import {
   addFlags,
@@ -27,9 +27,13 @@ import {
   platformMatches,
 } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, UsageError, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
+import { addCheckCommand, checkErrorFlag } from './check-command.ts';
+import { dockerfilePath } from './dockerfile-path.ts';
+import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
+import { sourceDate, withSourceDate } from './source-date.ts';
 
 interface Flags extends RegistryFlags, PushFlags, LogFlags {
   context: string;
@@ -40,6 +44,7 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   buildArg: string[];
   label: string[];
   platform?: string;
+  checkError: boolean;
   noPush?: boolean;
   tarPath?: string;
   ociLayoutPath?: string;
@@ -54,6 +59,10 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   waitForWarmer?: number;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
+  reproducible?: boolean;
+  isolation: IsolationKind;
+  force: boolean;
+  cleanup: boolean;
 }
 
 const examples = `
@@ -62,6 +71,8 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor check --help                                  look for mistakes without building
+  executor check --environment                           where steps run here, and why
 
 Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 143 for signals.`;
 
@@ -78,6 +89,7 @@ export function runExecutor(argv: readonly string[], signal: AbortSignal): Promi
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, signal));
+  addCheckCommand(program);
   return parseCommandLine(program, argv);
 }
 
@@ -91,6 +103,7 @@ function addBuildFlags(command: Command): void {
     listFlag('--build-arg <name=value>', 'value of an ARG'),
     listFlag('--label <name=value>', 'label of the image'),
     valueFlag('--platform <os/arch>', "the image's platform; this machine's only"),
+    checkErrorFlag(),
     booleanFlag('--no-push', 'do not push to the destinations'),
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
@@ -121,6 +134,23 @@ function addBuildFlags(command: Command): void {
     valueFlag('--compression <format>', 'compression of new layers')
       .choices(['gzip', 'zstd'])
       .default('gzip'),
+    booleanFlag(
+      '--reproducible',
+      'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
+    ),
+    valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
+      .choices(isolationKinds)
+      .default('auto'),
+    booleanFlag(
+      '--force',
+      'build in place also outside of a container of Kiln: everything there is removed',
+      false,
+    ),
+    booleanFlag(
+      '--cleanup',
+      'empty the root after a build in place also when the container ends anyway',
+      false,
+    ),
     ...registryFlags(),
     ...pushFlags(),
     logFlag(),
@@ -132,7 +162,8 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
   const options = buildOptions(flags);
   const progress = new Progress();
   using _reporter = reportTo(progress, flags.logFormat);
-  await using client = new RegistryClient(registryOptions(flags, progress));
+  const files = new TextFiles();
+  await using client = new RegistryClient({ ...registryOptions(flags, progress), files });
   const onFirstRun = (): void => {
     // Since the process began, loading included.
     const milliseconds = Math.round(performance.now());
@@ -142,7 +173,7 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun });
+  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
@@ -160,6 +191,8 @@ function buildOptions(flags: Flags): BuildOptions {
       { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
     );
   const destinations = flags.destination.map(parseReference);
+  const buildArguments = parsePairs(flags.buildArg, 'build-arg');
+  const date = sourceDate({ reproducible: flags.reproducible, buildArguments, environment: process.env });
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');
@@ -174,13 +207,16 @@ function buildOptions(flags: Flags): BuildOptions {
     context,
     dockerfile: dockerfilePath(flags.dockerfile, context),
     target: flags.target,
-    buildArguments: parsePairs(flags.buildArg, 'build-arg'),
+    buildArguments: withSourceDate(buildArguments, date),
     labels: parsePairs(flags.label, 'label'),
     platform,
+    checkError: flags.checkError,
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
+    sourceDate: date,
+    isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
       location,
@@ -191,13 +227,6 @@ function buildOptions(flags: Flags): BuildOptions {
       copyLayers: flags.cacheCopyLayers,
     },
   };
-}
-
-/** As kaniko looks for it: as given, or else inside the context. */
-function dockerfilePath(path: string, context: string): string {
-  const inside = join(context, path);
-  if (isAbsolute(path) || existsSync(inside) || !existsSync(path)) return isAbsolute(path) ? path : inside;
-  return resolve(path);
 }
 
 function embeddedCache(cacheDirectory: string): string {

@@ -3,18 +3,19 @@ import { dirname, join } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
-import { type Progress, version } from '../src/support/index.ts';
+import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
 import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
-import { OverlayIsolation, singleIdStatement } from './isolation/index.ts';
+import { openIsolation, singleIdStatement } from './isolation/index.ts';
+import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
 import { NamedContexts } from './named-contexts.ts';
-import type { BuildOptions } from './options.ts';
 import { openNode } from './node.ts';
+import { type BuildOptions, givenPaths } from './options.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { BuildSession } from './session.ts';
@@ -33,6 +34,13 @@ export interface BuildOutcome {
   readonly places: readonly string[];
 }
 
+/** What a build tells its caller, and shares with it. */
+export interface BuildMarks {
+  readonly onFirstRun?: () => void;
+  /** What the registry client reads its credentials with. */
+  readonly files?: TextFiles;
+}
+
 /**
  * Builds an image: parse, resolve, plan, look everything up, build what is missing, export.
  *
@@ -43,7 +51,7 @@ export async function build(
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
-  marks: { onFirstRun?: () => void } = {},
+  marks: BuildMarks = {},
 ): Promise<BuildOutcome> {
   const source = await readDockerfile(options.dockerfile);
   try {
@@ -59,11 +67,10 @@ async function buildFrom(
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
-  marks: { onFirstRun?: () => void },
+  { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
-  await using isolation = new OverlayIsolation();
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
   const context = await openContext(options.context, options.dockerfile);
@@ -85,7 +92,7 @@ async function buildFrom(
       : openLayerCache(options.cache.location, client, creator);
   await using scratch = await volumes.scratch();
   const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
-  const files = new HttpFiles({
+  const webFiles = new HttpFiles({
     get: (request) => client.readWebFile(request),
     scratch: scratch.path,
     memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
@@ -98,7 +105,7 @@ async function buildFrom(
     bases,
     buildArguments,
     platform,
-    remotes: new RemoteSources(files, repositories),
+    remotes: new RemoteSources(webFiles, repositories),
     contexts: new NamedContexts(options.contexts.sources, repositories),
     keyed: cache !== undefined,
     clampTime: options.sourceDate,
@@ -117,6 +124,13 @@ async function buildFrom(
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   const target = stages.at(-1);
   if (target === undefined) throw new Error('no stage is needed');
+  await using isolation = await openIsolation({
+    ...options.isolation,
+    given: givenPaths(options),
+    scratch: scratch.path,
+    progress,
+    files,
+  });
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,
@@ -136,13 +150,27 @@ async function buildFrom(
     compression: options.compression,
     clampTime: options.sourceDate,
     exported: exportedStages(target),
+    sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
+  if (isolation.isExclusive) await fetchAhead(stages, session);
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
   const places = await exportImage(image, options, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
   return { image, places };
+}
+
+/**
+ * Brings what ADD takes from elsewhere before the first step: where steps have the executor's own root, its git is gone afterwards, and
+ * that of an image must not be trusted with credentials.
+ */
+async function fetchAhead(stages: readonly PlannedStage[], session: BuildSession): Promise<void> {
+  for (const stage of stages) {
+    const { certain } = forecast(stage, session.resultFor);
+    for (const { remotes } of stage.steps.slice(certain))
+      await Promise.all(remotes.map((remote) => remote.fetch()));
+  }
 }
 
 /** A controller that the signal aborts too, and that lets go of the signal when disposed. */
@@ -168,6 +196,11 @@ function exportedStages(target: PlannedStage): Set<PlannedStage> {
     exported.add(stage);
   }
   return exported;
+}
+
+function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
+  const sources = stages.flatMap(({ steps }) => steps.map(({ source }) => source));
+  return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
 }
 
 /** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */

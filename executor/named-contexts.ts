@@ -83,6 +83,12 @@ function sourceOf(name: string, text: string): ContextSource {
   return { kind: 'directory', path: text };
 }
 
+/** The directory of this machine that a context is in; undefined for one from elsewhere. */
+export function contextPath(source: ContextSource): string | undefined {
+  if (source.kind === 'layout') return source.directory;
+  return source.kind === 'directory' ? source.path.replace(/^dir:\/\//, '') : undefined;
+}
+
 /** The named contexts of a build; each is opened when something needs it, and once. */
 export class NamedContexts {
   readonly #sources: NamedContextSources['sources'];

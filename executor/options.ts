@@ -1,5 +1,8 @@
-import type { NamedContextSources } from './named-contexts.ts';
+import { resolve } from 'node:path';
+import { standardInput } from './context/index.ts';
+import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
+import type { IsolationKind } from './isolation/index.ts';
 
 /** What the user asked of one build, checked and with its defaults. */
 export interface BuildOptions {
@@ -24,6 +27,15 @@ export interface BuildOptions {
   readonly compression: 'gzip' | 'zstd';
   /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
   readonly sourceDate: number | undefined;
+  readonly isolation: IsolationChoice;
+}
+
+export interface IsolationChoice {
+  readonly kind: IsolationKind;
+  /** Builds in place also where the root file system is not that of a container of Kiln's. */
+  readonly force: boolean;
+  /** Empties the root after a build in place, also when the container ends with it. */
+  readonly cleanup: boolean;
 }
 
 export interface OutputOptions {
@@ -43,4 +55,18 @@ export interface CacheOptions {
   readonly push: boolean;
   readonly runLayers: boolean;
   readonly copyLayers: boolean;
+}
+
+/** The paths that a build was given, and that are not an image's wherever they lie. */
+export function givenPaths(options: BuildOptions): string[] {
+  const { outputs, cache } = options;
+  const layout =
+    cache.location?.startsWith('oci:') === true ? cache.location.slice('oci:'.length) : undefined;
+  const named = [...options.contexts.sources.values()].map(contextPath);
+  const paths = [
+    ...[options.context.replace(/^dir:\/\//, ''), options.cacheDirectory, ...named],
+    options.dockerfile === standardInput ? undefined : options.dockerfile,
+    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, layout],
+  ];
+  return paths.filter((path) => path !== undefined).map((path) => resolve(path));
 }

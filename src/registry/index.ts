@@ -1,4 +1,8 @@
-export { type CredentialHelperName, parseCredentialHelpers } from './auth/default-keychain.ts';
+export {
+  type CredentialHelperName,
+  dockerConfigFiles,
+  parseCredentialHelpers,
+} from './auth/default-keychain.ts';
 export { RegistryClient } from './client.ts';
 export { RegistryError } from './errors.ts';
 export { authorizationOf, type HostTrust, type WebAnswer, type WebRequest } from './http/web.ts';

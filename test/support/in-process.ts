@@ -68,6 +68,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       scratchDirectory: undefined,
       compression: 'gzip',
       sourceDate,
+      isolation: { kind: 'overlay', force: false, cleanup: false },
     },
     client,
     progress,

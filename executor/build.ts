@@ -5,7 +5,8 @@ import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
-import { openContext, readDockerfile } from './context/index.ts';
+import { checkBuild } from './checks.ts';
+import { isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
@@ -88,6 +89,12 @@ async function buildFrom(
     consumed,
     signal: controller.signal,
   });
+  checkBuild(
+    dockerfile,
+    stages,
+    { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
+    { failing: options.checkError, progress },
+  );
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   warnLate(options.sourceDate, progress);

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { basename, isAbsolute, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import {
   addFlags,
@@ -29,6 +29,8 @@ import {
 import { RegistryClient } from '../src/registry/index.ts';
 import { formatSeconds, Progress, reportTo, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
+import { addCheckCommand, checkErrorFlag } from './check-command.ts';
+import { dockerfilePath } from './dockerfile-path.ts';
 import type { BuildOptions } from './options.ts';
 import { sourceDate, withSourceDate } from './source-date.ts';
 
@@ -41,6 +43,7 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   buildArg: string[];
   label: string[];
   platform?: string;
+  checkError: boolean;
   noPush?: boolean;
   tarPath?: string;
   ociLayoutPath?: string;
@@ -64,6 +67,7 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor check --help                                  look for mistakes without building
 
 Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 143 for signals.`;
 
@@ -80,6 +84,7 @@ export function runExecutor(argv: readonly string[], signal: AbortSignal): Promi
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, signal));
+  addCheckCommand(program);
   return parseCommandLine(program, argv);
 }
 
@@ -93,6 +98,7 @@ function addBuildFlags(command: Command): void {
     listFlag('--build-arg <name=value>', 'value of an ARG'),
     listFlag('--label <name=value>', 'label of the image'),
     valueFlag('--platform <os/arch>', "the image's platform; this machine's only"),
+    checkErrorFlag(),
     booleanFlag('--no-push', 'do not push to the destinations'),
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
@@ -185,6 +191,7 @@ function buildOptions(flags: Flags): BuildOptions {
     buildArguments: withSourceDate(buildArguments, date),
     labels: parsePairs(flags.label, 'label'),
     platform,
+    checkError: flags.checkError,
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
@@ -200,13 +207,6 @@ function buildOptions(flags: Flags): BuildOptions {
       copyLayers: flags.cacheCopyLayers,
     },
   };
-}
-
-/** As kaniko looks for it: as given, or else inside the context. */
-function dockerfilePath(path: string, context: string): string {
-  const inside = join(context, path);
-  if (isAbsolute(path) || existsSync(inside) || !existsSync(path)) return isAbsolute(path) ? path : inside;
-  return resolve(path);
 }
 
 function embeddedCache(cacheDirectory: string): string {

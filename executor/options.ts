@@ -8,6 +8,8 @@ export interface BuildOptions {
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly labels: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** What the build checks find fails the build. */
+  readonly checkError: boolean;
   readonly outputs: OutputOptions;
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */

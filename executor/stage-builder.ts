@@ -1,12 +1,12 @@
-import { fileLayer, writeLayer } from '../src/layer/index.ts';
+import { fileLayer, makeMergeable, writeLayer } from '../src/layer/index.ts';
 import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from './context/index.ts';
-import { forecast } from './forecast.ts';
+import { fitsOn, wantedSources } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { CopySource, Rootfs, RunStep } from './isolation/index.ts';
-import { copyContentDefinition, type PlannedStage, type PlannedStep } from './plan.ts';
+import { copyContentDefinition, isLinked, type PlannedStage, type PlannedStep } from './plan.ts';
 import type { BuildSession } from './session.ts';
 import type { Operation } from './steps.ts';
 import { stepKey } from '../src/layercache/index.ts';
@@ -69,7 +69,7 @@ export class StageBuilder {
         this.#made.push(layer);
       }
     } finally {
-      await this.#rootfs?.[Symbol.asyncDispose]();
+      await this.#leave();
     }
     return { stack: this.#stack, steps: this.#made };
   }
@@ -79,9 +79,8 @@ export class StageBuilder {
    * one, and so that every stage that is built is known before anything is taken from the cache.
    */
   #startSources(): void {
-    const { certain } = forecast(this.#stage, this.#session.resultFor);
-    for (const step of this.#stage.steps.slice(certain))
-      if (step.source?.kind === 'stage') this.#session.startStage(step.source.stage);
+    for (const source of wantedSources(this.#stage, this.#session.resultFor))
+      this.#session.startStage(source);
   }
 
   async #perform(step: PlannedStep): Promise<StackedLayer> {
@@ -96,8 +95,11 @@ export class StageBuilder {
       const byContent =
         step.operation.kind === 'copy' ? await this.#reuseByContent(step, step.operation) : undefined;
       if (byContent !== undefined) return this.#cached(step, byContent, seconds());
+      // What is made on nothing has a root file system of its own, and what comes after it one with its layer.
+      if (isLinked(step)) await this.#leave();
       await this.#execute(step);
       const layer = await this.#seal(step);
+      if (isLinked(step)) await this.#leave();
       progress.emit({ type: 'step-end', step: step.id, outcome: 'ran', seconds: seconds() });
       return layer;
     } catch (error) {
@@ -131,7 +133,7 @@ export class StageBuilder {
       tell(result.outcome, result.detail);
       return undefined;
     }
-    if (result.entry.parentChainID !== (await chainOf(this.#stack))) {
+    if (!fitsOn(await chainOf(this.#stack), step, result.entry)) {
       tell('other-rootfs', 'its layer was made on another rootfs');
       return undefined;
     }
@@ -169,9 +171,7 @@ export class StageBuilder {
       ...(size === undefined ? {} : { bytes: size }),
     });
     // The mounted tree lacks this layer; a later step that runs opens a new one.
-    const open = this.#rootfs;
-    this.#rootfs = undefined;
-    if (open !== undefined) this.#session.background(Promise.resolve(open[Symbol.asyncDispose]()));
+    if (this.#rootfs !== undefined) this.#session.background(this.#leave());
     return { placed: Promise.resolve(reused.placed), directory: undefined, created: reused.created };
   }
 
@@ -191,7 +191,7 @@ export class StageBuilder {
     const content = await this.#session.isolation.digestSources(
       layers,
       query,
-      { modes: operation.chmod === undefined },
+      { modes: typeof operation.chmod !== 'number' },
       this.#session.scratch,
       this.#session.signal,
     );
@@ -204,16 +204,20 @@ export class StageBuilder {
     const reused = await this.#reuse(step, result);
     // Next time the first key finds it, before the source stage exists.
     if (reused !== undefined)
-      this.#session.storeInCache(step, await chainOf(this.#stack), reused.placed?.layer, reused.created, {
-        contentKnown: true,
-      });
+      this.#session.storeInCache(
+        step,
+        await chainOf(this.#below(step)),
+        reused.placed?.layer,
+        reused.created,
+        { contentKnown: true },
+      );
     return reused;
   }
 
   async #execute(step: PlannedStep): Promise<void> {
-    const rootfs = await this.#openRootfs();
     const { operation } = step;
     const { signal } = this.#session;
+    const rootfs = await this.#openRootfs(step);
     if (operation.kind === 'workdir')
       return rootfs.makeDirectory(operation.path, operation.user, step.where, signal);
     if (operation.kind === 'copy') return this.#copy(rootfs, step, operation);
@@ -272,24 +276,39 @@ export class StageBuilder {
     return {
       root,
       patterns: operation.patterns,
+      excludes: operation.excludes,
+      parents: operation.parents,
       ignore: source === undefined ? this.#session.context.ignore : [],
       where: step.where,
       treeName,
     };
   }
 
-  async #openRootfs(): Promise<Rootfs> {
+  async #openRootfs(step: PlannedStep): Promise<Rootfs> {
     if (this.#rootfs !== undefined) return this.#rootfs;
-    const layers = await this.#session.directoriesOf(this.#stack);
+    const layers = await this.#session.directoriesOf(this.#below(step));
     this.#rootfs = await this.#session.isolation.openRootfs(layers, this.#session.scratch);
     return this.#rootfs;
   }
 
+  /** What a step's layer is made on: everything so far, or with `--link` nothing. */
+  #below(step: PlannedStep): StackedLayer[] {
+    return isLinked(step) ? [] : [...this.#stack];
+  }
+
+  /** Closes the root file system; a later step that needs one opens it again. */
+  async #leave(): Promise<void> {
+    const open = this.#rootfs;
+    this.#rootfs = undefined;
+    await open?.[Symbol.asyncDispose]();
+  }
+
   /** Ends the step's layer: its directory serves the next step at once, its blob is written meanwhile. */
   async #seal(step: PlannedStep): Promise<StackedLayer> {
-    const rootfs = await this.#openRootfs();
+    const rootfs = await this.#openRootfs(step);
     const sealed = await rootfs.seal();
-    const below = [...this.#stack];
+    if (isLinked(step)) await makeMergeable(sealed.upper);
+    const below = this.#below(step);
     const created = new Date();
     const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();

@@ -11,6 +11,12 @@ export type CacheKey = string & { readonly [keyBrand]: true };
 /** Version of the meaning of keys; it is part of every tag, so a change of meaning is a new version. */
 export const keySchema = 'k1';
 
+/** Flags of COPY that are in its key only when they are given. */
+interface CopyFlags {
+  readonly parents?: true;
+  readonly excludes?: readonly string[];
+}
+
 /** Everything that decides what a step makes (DESIGN: docs/cache-keys.md). */
 export type KeyDefinition =
   | {
@@ -30,9 +36,10 @@ export type KeyDefinition =
       readonly user: string;
       readonly workingDirectory: string;
     }
-  | {
+  | ({
       readonly kind: 'copy';
-      readonly parent: CacheKey;
+      /** Null for `--link`, whose layer does not depend on what is below it. */
+      readonly parent: CacheKey | null;
       readonly destination: string;
       readonly chown: string | null;
       readonly chmod: string | null;
@@ -41,17 +48,20 @@ export type KeyDefinition =
       readonly files: readonly { readonly name: string; readonly content: string }[];
       readonly unpackArchives: boolean;
       readonly keepOwners: boolean;
-    }
-  | {
+    } & CopyFlags)
+  | ({
       readonly kind: 'copy-from';
-      readonly parent: CacheKey;
+      /** As that of `copy`. */
+      readonly parent: CacheKey | null;
       /** The key of the last step of the source stage, or of the source image. */
       readonly source: CacheKey;
       readonly patterns: readonly string[];
       readonly destination: string;
       readonly chown: string | null;
       readonly chmod: string | null;
-    }
+    } & CopyFlags)
+  /** What is below a step that comes after one with `--link`, whose own key does not tell. */
+  | { readonly kind: 'link'; readonly parent: CacheKey; readonly layer: CacheKey }
   | { readonly kind: 'workdir'; readonly parent: CacheKey; readonly path: string; readonly user: string };
 
 /**
@@ -77,6 +87,7 @@ export function describeKey(definition: KeyDefinition): CanonicalValue {
         files: definition.files.map(({ name, content }) => ({ name, content: hashText(content) })),
       };
     case 'copy-from':
+    case 'link':
     case 'workdir':
       return { ...definition };
   }

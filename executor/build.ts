@@ -3,17 +3,17 @@ import { basename, dirname } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
-import { type Progress, version } from '../src/support/index.ts';
+import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
 import { isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
-import { OverlayIsolation, singleIdStatement } from './isolation/index.ts';
+import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
-import type { BuildOptions } from './options.ts';
 import { openNode } from './node.ts';
+import { type BuildOptions, givenPaths } from './options.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
@@ -31,6 +31,13 @@ export interface BuildOutcome {
   readonly places: readonly string[];
 }
 
+/** What a build tells its caller, and shares with it. */
+export interface BuildMarks {
+  readonly onFirstRun?: () => void;
+  /** What the registry client reads its credentials with. */
+  readonly files?: TextFiles;
+}
+
 /**
  * Builds an image: parse, resolve, plan, look everything up, build what is missing, export.
  *
@@ -41,7 +48,7 @@ export async function build(
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
-  marks: { onFirstRun?: () => void } = {},
+  marks: BuildMarks = {},
 ): Promise<BuildOutcome> {
   const source = await readDockerfile(options.dockerfile);
   try {
@@ -57,11 +64,10 @@ async function buildFrom(
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
-  marks: { onFirstRun?: () => void },
+  { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
-  await using isolation = new OverlayIsolation();
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
   const context = await openContext(options.context, options.dockerfile);
@@ -102,6 +108,13 @@ async function buildFrom(
   await using scratch = await volumes.scratch();
   const target = stages.at(-1);
   if (target === undefined) throw new Error('no stage is needed');
+  await using isolation = await openIsolation({
+    ...options.isolation,
+    given: givenPaths(options),
+    scratch: scratch.path,
+    progress,
+    files,
+  });
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,
@@ -122,6 +135,7 @@ async function buildFrom(
     compression: options.compression,
     clampTime: options.sourceDate,
     exported: exportedStages(target),
+    sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
   const result = await firstFailure(session.stage(target), controller.controller);
@@ -154,6 +168,11 @@ function exportedStages(target: PlannedStage): Set<PlannedStage> {
     exported.add(stage);
   }
   return exported;
+}
+
+function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
+  const sources = stages.flatMap(({ steps }) => steps.map(({ source }) => source));
+  return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
 }
 
 /** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */

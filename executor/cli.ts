@@ -27,10 +27,11 @@ import {
   platformMatches,
 } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, UsageError, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { dockerfilePath } from './dockerfile-path.ts';
+import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
 import { sourceDate, withSourceDate } from './source-date.ts';
 
@@ -59,6 +60,9 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
   reproducible?: boolean;
+  isolation: IsolationKind;
+  force: boolean;
+  cleanup: boolean;
 }
 
 const examples = `
@@ -68,6 +72,7 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
   executor check --help                                  look for mistakes without building
+  executor check --environment                           where steps run here, and why
 
 Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 143 for signals.`;
 
@@ -138,6 +143,19 @@ function addBuildFlags(command: Command): void {
       '--reproducible',
       'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
     ),
+    valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
+      .choices(isolationKinds)
+      .default('auto'),
+    booleanFlag(
+      '--force',
+      'build in place also outside of a container of Kiln: everything there is removed',
+      false,
+    ),
+    booleanFlag(
+      '--cleanup',
+      'empty the root after a build in place also when the container ends anyway',
+      false,
+    ),
     ...registryFlags(),
     ...pushFlags(),
     logFlag(),
@@ -149,7 +167,8 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
   const options = buildOptions(flags);
   const progress = new Progress();
   using _reporter = reportTo(progress, flags.logFormat);
-  await using client = new RegistryClient(registryOptions(flags, progress));
+  const files = new TextFiles();
+  await using client = new RegistryClient({ ...registryOptions(flags, progress), files });
   const onFirstRun = (): void => {
     // Since the process began, loading included.
     const milliseconds = Math.round(performance.now());
@@ -159,7 +178,7 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun });
+  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
@@ -202,6 +221,7 @@ function buildOptions(flags: Flags): BuildOptions {
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
     sourceDate: date,
+    isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
       location,

@@ -1,4 +1,6 @@
+import { resolve } from 'node:path';
 import type { Platform, Reference } from '../src/oci/index.ts';
+import type { IsolationKind } from './isolation/index.ts';
 
 /** What the user asked of one build, checked and with its defaults. */
 export interface BuildOptions {
@@ -21,6 +23,15 @@ export interface BuildOptions {
   readonly compression: 'gzip' | 'zstd';
   /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
   readonly sourceDate: number | undefined;
+  readonly isolation: IsolationChoice;
+}
+
+export interface IsolationChoice {
+  readonly kind: IsolationKind;
+  /** Builds in place also where the root file system is not that of a container of Kiln's. */
+  readonly force: boolean;
+  /** Empties the root after a build in place, also when the container ends with it. */
+  readonly cleanup: boolean;
 }
 
 export interface OutputOptions {
@@ -40,4 +51,16 @@ export interface CacheOptions {
   readonly push: boolean;
   readonly runLayers: boolean;
   readonly copyLayers: boolean;
+}
+
+/** The paths that a build was given, and that are not an image's wherever they lie. */
+export function givenPaths(options: BuildOptions): string[] {
+  const { outputs, cache } = options;
+  const layout =
+    cache.location?.startsWith('oci:') === true ? cache.location.slice('oci:'.length) : undefined;
+  const paths = [
+    ...[options.context.replace(/^dir:\/\//, ''), options.dockerfile, options.cacheDirectory],
+    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, layout],
+  ];
+  return paths.filter((path) => path !== undefined).map((path) => resolve(path));
 }

@@ -3,15 +3,8 @@ import { statfs } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { formatIds, idMap, inUserNamespace, isMountFiltered, processStatus } from '../src/os/index.ts';
-import type {
-  EnvironmentError} from '../src/support/index.ts';
-import {
-  KilnError,
-  Progress,
-  systemErrorCode,
-  TemporaryDirectory,
-  TextFiles,
-} from '../src/support/index.ts';
+import type { EnvironmentError } from '../src/support/index.ts';
+import { KilnError, Progress, systemErrorCode, TemporaryDirectory, TextFiles } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
 import { runsFromHome } from './home.ts';
 import {

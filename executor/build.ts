@@ -5,7 +5,8 @@ import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
-import { openContext, readDockerfile } from './context/index.ts';
+import { checkBuild } from './checks.ts';
+import { isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
@@ -15,6 +16,7 @@ import { openNode } from './node.ts';
 import { type BuildOptions, givenPaths } from './options.ts';
 import { type PlannedStage, planBuild } from './plan.ts';
 import { BuildSession } from './session.ts';
+import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
 import { openVolumes } from './volumes.ts';
@@ -89,11 +91,19 @@ async function buildFrom(
     buildArguments,
     platform,
     keyed: cache !== undefined,
+    clampTime: options.sourceDate,
     consumed,
     signal: controller.signal,
   });
+  checkBuild(
+    dockerfile,
+    stages,
+    { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
+    { failing: options.checkError, progress },
+  );
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
+  warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   await using scratch = await volumes.scratch();
   const target = stages.at(-1);
@@ -123,6 +133,7 @@ async function buildFrom(
     cacheCopyLayers: options.cache.copyLayers,
     lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
     compression: options.compression,
+    clampTime: options.sourceDate,
     exported: exportedStages(target),
     sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
@@ -181,9 +192,15 @@ function warnUnused(
   progress: Progress,
 ): void {
   const unused = [...buildArguments.keys()].filter(
-    (name) => !consumed.has(name) && !proxyArguments.has(name),
+    (name) => !consumed.has(name) && !proxyArguments.has(name) && name !== sourceDateName,
   );
   if (unused.length > 0) progress.warn(`no ARG of the stages that are built declares ${unused.join(', ')}`);
+}
+
+/** Files made before that date keep their times, which are others in the next build. */
+function warnLate(sourceDate: number | undefined, progress: Progress): void {
+  if (sourceDate !== undefined && sourceDate > Date.now() / 1000)
+    progress.warn(`${sourceDateName} is in the future, so that the image will not be the same another time`);
 }
 
 async function lookUpAll(
@@ -218,14 +235,15 @@ async function assemble(
     .map((layer) => session.placedEverywhere(layer));
   const { state } = target.interpreted;
   for (const [name, value] of options.labels) state.labels.set(name, value);
-  const history = await historyOf(target, result, (stage) => session.stage(stage));
+  const date = options.sourceDate === undefined ? undefined : new Date(options.sourceDate * 1000);
+  const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
     platform: options.platform,
     config: state.containerConfig(),
     author: state.author,
     history,
     layers,
-    created: newest(history),
+    created: date ?? newest(history),
   });
 }
 

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { basename, isAbsolute, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import {
   addFlags,
@@ -29,9 +29,11 @@ import {
 import { RegistryClient } from '../src/registry/index.ts';
 import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
-import type { EnvironmentFlags } from './environment-command.ts';
+import { addCheckCommand, checkErrorFlag } from './check-command.ts';
+import { dockerfilePath } from './dockerfile-path.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
+import { sourceDate, withSourceDate } from './source-date.ts';
 
 interface Flags extends RegistryFlags, PushFlags, LogFlags {
   context: string;
@@ -42,6 +44,7 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   buildArg: string[];
   label: string[];
   platform?: string;
+  checkError: boolean;
   noPush?: boolean;
   tarPath?: string;
   ociLayoutPath?: string;
@@ -59,6 +62,7 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   isolation: IsolationKind;
   force: boolean;
   cleanup: boolean;
+  reproducible?: boolean;
 }
 
 const examples = `
@@ -67,6 +71,7 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor check --help                                  look for mistakes without building
   executor check --environment                           where steps run here, and why
 
 Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 143 for signals.`;
@@ -88,29 +93,6 @@ export function runExecutor(argv: readonly string[], signal: AbortSignal): Promi
   return parseCommandLine(program, argv);
 }
 
-interface CheckFlags extends EnvironmentFlags {
-  readonly environment: boolean;
-}
-
-function addCheckCommand(program: Command): void {
-  const check = program
-    .command('check')
-    .description('look at what a build would find, without building')
-    .allowExcessArguments(false);
-  addFlags(check, [
-    booleanFlag('--environment', 'tell where steps would run here, why, and what would be better', false),
-    valueFlag('--cache-dir <directory>', 'the cache volume'),
-    valueFlag('--scratch-dir <directory>', 'where builds would keep their own files'),
-    valueFlag('-o, --output <format>', 'how it is written').choices(['text', 'json']).default('text'),
-  ]);
-  check.action(async (flags: CheckFlags) => {
-    if (!flags.environment)
-      throw new UsageError('nothing to check is named', { remedy: 'Say --environment.' });
-    const { checkEnvironment } = await import('./environment-command.ts');
-    await checkEnvironment(flags);
-  });
-}
-
 function addBuildFlags(command: Command): void {
   addFlags(command, [
     valueFlag('-c, --context <directory>', 'the build context').default('.'),
@@ -121,6 +103,7 @@ function addBuildFlags(command: Command): void {
     listFlag('--build-arg <name=value>', 'value of an ARG'),
     listFlag('--label <name=value>', 'label of the image'),
     valueFlag('--platform <os/arch>', "the image's platform; this machine's only"),
+    checkErrorFlag(),
     booleanFlag('--no-push', 'do not push to the destinations'),
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
@@ -164,6 +147,10 @@ function addBuildFlags(command: Command): void {
       'empty the root after a build in place also when the container ends anyway',
       false,
     ),
+    booleanFlag(
+      '--reproducible',
+      'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
+    ),
     ...registryFlags(),
     ...pushFlags(),
     logFlag(),
@@ -204,6 +191,8 @@ function buildOptions(flags: Flags): BuildOptions {
       { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
     );
   const destinations = flags.destination.map(parseReference);
+  const buildArguments = parsePairs(flags.buildArg, 'build-arg');
+  const date = sourceDate({ reproducible: flags.reproducible, buildArguments, environment: process.env });
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');
@@ -218,14 +207,16 @@ function buildOptions(flags: Flags): BuildOptions {
     context,
     dockerfile: dockerfilePath(flags.dockerfile, context),
     target: flags.target,
-    buildArguments: parsePairs(flags.buildArg, 'build-arg'),
+    buildArguments: withSourceDate(buildArguments, date),
     labels: parsePairs(flags.label, 'label'),
     platform,
+    checkError: flags.checkError,
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
+    sourceDate: date,
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
       location,
@@ -236,13 +227,6 @@ function buildOptions(flags: Flags): BuildOptions {
       copyLayers: flags.cacheCopyLayers,
     },
   };
-}
-
-/** As kaniko looks for it: as given, or else inside the context. */
-function dockerfilePath(path: string, context: string): string {
-  const inside = join(context, path);
-  if (isAbsolute(path) || existsSync(inside) || !existsSync(path)) return isAbsolute(path) ? path : inside;
-  return resolve(path);
 }
 
 function embeddedCache(cacheDirectory: string): string {

@@ -10,6 +10,8 @@ export interface BuildOptions {
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly labels: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** What the build checks find fails the build. */
+  readonly checkError: boolean;
   readonly outputs: OutputOptions;
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */
@@ -20,6 +22,8 @@ export interface BuildOptions {
   readonly scratchDirectory: string | undefined;
   readonly compression: 'gzip' | 'zstd';
   readonly isolation: IsolationChoice;
+  /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
+  readonly sourceDate: number | undefined;
 }
 
 export interface IsolationChoice {

@@ -17,7 +17,8 @@ export interface PlannedStep extends Step {
   /** Undefined, as the definition is, when nothing is looked up and nothing stored. */
   readonly key: CacheKey | undefined;
   readonly definition: KeyDefinition | undefined;
-  readonly parentKey: CacheKey | undefined;
+  /** Null for a layer that does not depend on what is below it. */
+  readonly parentKey: CacheKey | null | undefined;
   readonly source: PlannedBase | undefined;
   /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
   readonly stamp: string | undefined;
@@ -41,6 +42,8 @@ export interface PlanOptions {
   readonly platform: Platform;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
   readonly keyed: boolean;
+  /** What times in layers are limited to, in seconds since 1970: with another limit they are other layers. */
+  readonly clampTime?: number | undefined;
   readonly consumed: Set<string>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -92,7 +95,7 @@ async function planStage(
       : StageState.fromImage(base.kind === 'image' ? base.image.config : undefined);
   const interpreted = interpretStage(options.dockerfile, options.graph, stage, state, options);
   const steps: PlannedStep[] = [];
-  let parentKey = options.keyed ? baseKey(base, stage.platform) : undefined;
+  let parentKey = options.keyed ? baseKey(options, base, stage.platform) : undefined;
   for (const item of interpreted.items) {
     if (item.kind !== 'step') continue;
     const { operation } = item.step;
@@ -100,14 +103,15 @@ async function planStage(
       operation.kind === 'copy' && operation.from !== undefined
         ? await locate(operation.from, item.step.line)
         : undefined;
-    const sourceKey = source === undefined ? undefined : baseKey(source, stage.platform);
+    const sourceKey = source === undefined ? undefined : baseKey(options, source, stage.platform);
     const reading =
       parentKey === undefined || source !== undefined ? undefined : await readContext(options, item.step);
+    const own = parentKey === undefined || !isLinked(item.step) ? parentKey : null;
     const definition =
-      parentKey === undefined ? undefined : definitionOf(item.step, parentKey, sourceKey, reading?.digest);
+      own === undefined ? undefined : definitionOf(item.step, own, sourceKey, reading?.digest);
     const key = definition === undefined ? undefined : stepKey(definition);
-    steps.push({ ...item.step, key, definition, parentKey, source, stamp: reading?.stamp });
-    parentKey = key;
+    steps.push({ ...item.step, key, definition, parentKey: own, source, stamp: reading?.stamp });
+    parentKey = keyAbove(parentKey, own, key);
   }
   return { index: stage.stage.index, label: stage.label, base, interpreted, steps, finalKey: parentKey };
 }
@@ -135,39 +139,71 @@ async function locateOrigin(
   return { kind: 'stage', stage: found };
 }
 
-function baseKey(base: PlannedBase, platform: Platform): CacheKey | undefined {
+function baseKey({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): CacheKey | undefined {
   if (base.kind === 'stage') return base.stage.finalKey;
-  return stepKey({ kind: 'base', chainID: base.kind === 'image' ? base.image.chainID : null, platform });
+  const chainID = base.kind === 'image' ? base.image.chainID : null;
+  return stepKey({ kind: 'base', chainID, platform, clampTime });
+}
+
+/** Whether a step's layer is made on nothing, so that it fits on anything. */
+export function isLinked({ operation }: Step): boolean {
+  return operation.kind === 'copy' && operation.link;
+}
+
+/** What stands for everything so far in the keys of the steps that follow. */
+function keyAbove(
+  below: CacheKey | undefined,
+  own: CacheKey | null | undefined,
+  key: CacheKey | undefined,
+): CacheKey | undefined {
+  if (own !== null || below === undefined || key === undefined) return key;
+  return stepKey({ kind: 'link', parent: below, layer: key });
 }
 
 function definitionOf(
   { operation }: Step,
-  parent: CacheKey,
+  parent: CacheKey | null,
   source: CacheKey | undefined,
   content: Digest | undefined,
 ): KeyDefinition {
+  if (operation.kind === 'copy') {
+    if (source === undefined) return copyContentDefinition(operation, parent, content ?? null);
+    const { patterns, destination, chown = null } = operation;
+    const chmod = chmodText(operation);
+    return {
+      kind: 'copy-from',
+      parent,
+      source,
+      patterns,
+      destination,
+      chown,
+      chmod,
+      ...copyFlags(operation),
+    };
+  }
+  if (parent === null) throw new Error('only copies are made on nothing');
   if (operation.kind === 'run') {
     const { argv, keyedEnv, user, workingDirectory } = operation;
     return { kind: 'run', parent, argv, env: keyedEnv, user, workingDirectory };
   }
-  if (operation.kind === 'workdir')
-    return { kind: 'workdir', parent, path: operation.path, user: operation.user };
-  if (source === undefined) return copyContentDefinition(operation, parent, content ?? null);
-  return {
-    kind: 'copy-from',
-    parent,
-    source,
-    patterns: operation.patterns,
-    destination: operation.destination,
-    chown: operation.chown ?? null,
-    chmod: operation.chmod?.toString(8) ?? null,
-  };
+  return { kind: 'workdir', parent, path: operation.path, user: operation.user };
+}
+
+type CopyOperation = Extract<Operation, { kind: 'copy' }>;
+
+function chmodText({ chmod }: CopyOperation): string | null {
+  return typeof chmod === 'number' ? chmod.toString(8) : (chmod ?? null);
+}
+
+/** Copies without these flags have the keys that they would have if there were no such flags. */
+function copyFlags({ parents, excludes }: CopyOperation): { parents?: true; excludes?: readonly string[] } {
+  return { ...(parents ? { parents } : {}), ...(excludes.length === 0 ? {} : { excludes }) };
 }
 
 /** What a copy's key is made of by the content of what it copies, wherever that is from. */
 export function copyContentDefinition(
-  operation: Extract<Operation, { kind: 'copy' }>,
-  parent: CacheKey,
+  operation: CopyOperation,
+  parent: CacheKey | null,
   content: Digest | null,
 ): KeyDefinition {
   return {
@@ -175,11 +211,12 @@ export function copyContentDefinition(
     parent,
     destination: operation.destination,
     chown: operation.chown ?? null,
-    chmod: operation.chmod?.toString(8) ?? null,
+    chmod: chmodText(operation),
     content,
     files: operation.files,
     unpackArchives: operation.unpackArchives,
     keepOwners: operation.from !== undefined,
+    ...copyFlags(operation),
   };
 }
 
@@ -192,10 +229,12 @@ async function readContext(options: PlanOptions, step: Step): Promise<TreeReadin
     {
       root: directory,
       patterns: operation.patterns,
+      excludes: operation.excludes,
+      parents: operation.parents,
       ignore,
       where: step.where,
       treeName: 'the build context',
     },
-    { owners: false, modes: operation.chmod === undefined, signal: options.signal },
+    { owners: false, modes: typeof operation.chmod !== 'number', signal: options.signal },
   );
 }

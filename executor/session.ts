@@ -43,6 +43,8 @@ export interface SessionParts {
   /** Stages that steps of other stages copy from. */
   readonly sources: ReadonlySet<PlannedStage>;
   readonly compression: 'gzip' | 'zstd';
+  /** No time in a layer is later, in seconds since 1970. */
+  readonly clampTime: number | undefined;
   readonly progress: Progress;
   /** Aborts everything that still runs; with a reason when a part of the build failed. */
   readonly controller: AbortController;
@@ -97,6 +99,9 @@ export class BuildSession implements AsyncDisposable {
   }
   get compression(): 'gzip' | 'zstd' {
     return this.#parts.compression;
+  }
+  get clampTime(): number | undefined {
+    return this.#parts.clampTime;
   }
   get lookupOptions(): LookupOptions {
     return { ...this.#parts.lookupOptions, signal: this.signal };

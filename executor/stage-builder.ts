@@ -3,10 +3,16 @@ import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from './context/index.ts';
-import { forecast } from './forecast.ts';
+import { fitsOn, wantedSources } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { CopySource, LayerStack, Rootfs, RunStep, StepFiles } from './isolation/index.ts';
-import { copyContentDefinition, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
+import {
+  copyContentDefinition,
+  isLinked,
+  type PlannedBase,
+  type PlannedStage,
+  type PlannedStep,
+} from './plan.ts';
 import type { BuildSession } from './session.ts';
 import type { Operation } from './steps.ts';
 import { stepKey } from '../src/layercache/index.ts';
@@ -80,19 +86,15 @@ export class StageBuilder {
    * one, and so that every stage that is built is known before anything is taken from the cache.
    */
   #startSources(): void {
-    for (const stage of this.#wantedSources()) this.#session.startStage(stage);
+    for (const source of wantedSources(this.#stage, this.#session.resultFor))
+      this.#session.startStage(source);
   }
 
   /** Where stages share one root they cannot run beside this one, so they come before it. */
   async #awaitSources(): Promise<void> {
     if (!this.#session.isolation.isExclusive) return;
-    for (const stage of this.#wantedSources()) await this.#session.stage(stage);
-  }
-
-  *#wantedSources(): Generator<PlannedStage> {
-    const { certain } = forecast(this.#stage, this.#session.resultFor);
-    for (const step of this.#stage.steps.slice(certain))
-      if (step.source?.kind === 'stage') yield step.source.stage;
+    for (const source of wantedSources(this.#stage, this.#session.resultFor))
+      await this.#session.stage(source);
   }
 
   async #perform(step: PlannedStep): Promise<StackedLayer> {
@@ -107,8 +109,11 @@ export class StageBuilder {
       const byContent =
         step.operation.kind === 'copy' ? await this.#reuseByContent(step, step.operation) : undefined;
       if (byContent !== undefined) return this.#cached(step, byContent, seconds());
+      // What is made on nothing has a root file system of its own, and what comes after it one with its layer.
+      if (isLinked(step)) await this.#leave();
       await this.#execute(step);
       const layer = await this.#seal(step);
+      if (isLinked(step)) await this.#leave();
       progress.emit({ type: 'step-end', step: step.id, outcome: 'ran', seconds: seconds() });
       return layer;
     } catch (error) {
@@ -142,7 +147,7 @@ export class StageBuilder {
       tell(result.outcome, result.detail);
       return undefined;
     }
-    if (result.entry.parentChainID !== (await chainOf(this.#stack))) {
+    if (!fitsOn(await chainOf(this.#stack), step, result.entry)) {
       tell('other-rootfs', 'its layer was made on another rootfs');
       return undefined;
     }
@@ -200,7 +205,7 @@ export class StageBuilder {
     const content = await this.#session.isolation.digestSources(
       layers,
       query,
-      { modes: operation.chmod === undefined },
+      { modes: typeof operation.chmod !== 'number' },
       this.#session.scratch,
       this.#session.signal,
     );
@@ -213,9 +218,13 @@ export class StageBuilder {
     const reused = await this.#reuse(step, result);
     // Next time the first key finds it, before the source stage exists.
     if (reused !== undefined)
-      this.#session.storeInCache(step, await chainOf(this.#stack), reused.placed?.layer, reused.created, {
-        contentKnown: true,
-      });
+      this.#session.storeInCache(
+        step,
+        await chainOf(this.#below(step)),
+        reused.placed?.layer,
+        reused.created,
+        { contentKnown: true },
+      );
     return reused;
   }
 
@@ -223,7 +232,7 @@ export class StageBuilder {
     const { operation } = step;
     const { signal } = this.#session;
     if (operation.kind === 'copy') return this.#copy(step, operation);
-    const rootfs = await this.#openRootfs();
+    const rootfs = await this.#openRootfs(step);
     if (operation.kind === 'workdir')
       return rootfs.makeDirectory(operation.path, operation.user, step.where, signal);
     return this.#run(rootfs, step, { ...operation, where: step.where });
@@ -265,7 +274,7 @@ export class StageBuilder {
       unpackArchives: operation.unpackArchives,
       where: step.where,
     };
-    const rootfs = await this.#openRootfs();
+    const rootfs = await this.#openRootfs(step);
     const stamp = await rootfs.copy(source, request, this.#session.signal);
     if (step.stamp !== undefined && step.stamp !== stamp) this.#session.doNotStore(step);
   }
@@ -289,21 +298,30 @@ export class StageBuilder {
     return {
       root,
       patterns: operation.patterns,
+      excludes: operation.excludes,
+      parents: operation.parents,
       ignore: source === undefined ? this.#session.context.ignore : [],
       where: step.where,
       treeName,
     };
   }
 
-  async #openRootfs(): Promise<Rootfs> {
+  async #openRootfs(step: PlannedStep): Promise<Rootfs> {
     if (this.#rootfs !== undefined) return this.#rootfs;
-    const { scratch, signal } = this.#session;
-    this.#rootfs = await this.#session.isolation.openRootfs(this.#session.layersOf([...this.#stack]), {
+    const { scratch, clampTime, signal } = this.#session;
+    this.#rootfs = await this.#session.isolation.openRootfs(this.#session.layersOf(this.#below(step)), {
       scratch,
+      clampTime,
+      isMergeable: isLinked(step),
       isSource: this.#session.isSource(this.#stage),
       signal,
     });
     return this.#rootfs;
+  }
+
+  /** What a step's layer is made on: everything so far, or with `--link` nothing. */
+  #below(step: PlannedStep): StackedLayer[] {
+    return isLinked(step) ? [] : [...this.#stack];
   }
 
   /** Closes the root file system; a later step that needs one opens it again. */
@@ -315,9 +333,9 @@ export class StageBuilder {
 
   /** Ends the step's layer: its directory serves the next step at once, its blob is written meanwhile. */
   async #seal(step: PlannedStep): Promise<StackedLayer> {
-    const rootfs = await this.#openRootfs();
+    const rootfs = await this.#openRootfs(step);
     const sealed = await rootfs.seal();
-    const below = [...this.#stack];
+    const below = this.#below(step);
     const created = new Date();
     const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();

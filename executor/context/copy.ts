@@ -29,6 +29,7 @@ import {
   toBytePath,
 } from '../../src/os/index.ts';
 import { BuildError, systemErrorCode } from '../../src/support/index.ts';
+import { ModeChange } from './mode-change.ts';
 import { resolveOwner } from './owner.ts';
 import { lookUp, matchBaseName, matchSources, type SourceMatch, type SourceQuery } from './sources.ts';
 import { TreeStamp } from './tree-stamp.ts';
@@ -41,8 +42,8 @@ export interface CopyRequest {
   /** Absolute in the target; with a slash at the end when it must be a directory. */
   readonly destination: string;
   readonly chown: string | undefined;
-  /** Permission bits for everything copied, and for the directories made for it. */
-  readonly chmod: number | undefined;
+  /** Permission bits for everything copied and for the directories made for it, or a change of those that it has. */
+  readonly chmod: number | string | undefined;
   /** Files from a stage keep their owners, those of the context belong to root. */
   readonly keepOwners: boolean;
   /** ADD: local tar archives are unpacked. */
@@ -74,6 +75,7 @@ class Copier {
   readonly #destination: BytePath;
   readonly #request: CopyRequest;
   readonly #owner: { uid: number; gid: number } | undefined;
+  readonly #modeChange: ModeChange | undefined;
   /** Where the first name of a file with several was copied to. */
   readonly #links = new Map<string, BytePath>();
   readonly #stamp = new TreeStamp();
@@ -84,6 +86,7 @@ class Copier {
     this.#destination = toBytePath(request.destination);
     this.#request = request;
     this.#owner = request.chown === undefined ? undefined : resolveOwner(root, request.chown, request.where);
+    this.#modeChange = typeof request.chmod === 'string' ? ModeChange.parse(request.chmod) : undefined;
   }
 
   async run(): Promise<string> {
@@ -120,7 +123,7 @@ class Copier {
 
   #copyDirectory(match: SourceMatch): void {
     const target = this.#directory(this.#destination);
-    const directories: [from: BytePath, to: BytePath, Stats][] = [];
+    const directories: (() => void)[] = [];
     for (const below of match.below) {
       const source = posix.join(match.path, below);
       const stat = lookUp(source);
@@ -136,10 +139,15 @@ class Copier {
       const there = this.#lookUp(path);
       if (there === undefined) this.#makeDirectory(path);
       else if (!there.isDirectory()) throw this.#conflict(path, 'the source is a directory, it is none');
-      directories.push([source, path, stat]);
+      // A directory that is there for what is in it has its own mode, but takes nothing else from one that was there.
+      directories.push(
+        there !== undefined && match.carried.has(below)
+          ? () => chmodSync(this.#at(path), stat.mode & 0o7777)
+          : () => this.#setMetadata(source, stat, path),
+      );
     }
     // What is made in a directory changes its time, so the deepest come first.
-    for (const [source, path, stat] of directories.reverse()) this.#setMetadata(source, stat, path);
+    for (const finish of directories.reverse()) finish();
   }
 
   #resolve(path: BytePath): ResolvedPath {
@@ -190,9 +198,19 @@ class Copier {
       this.#checkName(directory);
       this.#makeDirectory(directory);
       if (this.#owner !== undefined) setOwner(this.#at(directory), this.#owner);
-      chmodSync(this.#at(directory), (this.#request.chmod ?? 0o755) & 0o777);
+      chmodSync(this.#at(directory), (this.#absoluteMode ?? 0o755) & 0o777);
     }
     return resolved.path;
+  }
+
+  get #absoluteMode(): number | undefined {
+    const { chmod } = this.#request;
+    return typeof chmod === 'number' ? chmod : undefined;
+  }
+
+  /** The mode that something copied gets. */
+  #modeOf(mode: number, isDirectory: boolean): number {
+    return this.#modeChange?.apply(mode, isDirectory) ?? this.#absoluteMode ?? mode & 0o7777;
   }
 
   #conflict(path: BytePath, why: string): BuildError {
@@ -274,10 +292,10 @@ class Copier {
 
   #setMetadata(source: BytePath, stat: Stats, target: BytePath): void {
     const [from, to] = [pathBuffer(source), this.#at(target)];
-    const { chmod, keepOwners } = this.#request;
+    const { keepOwners } = this.#request;
     setOwner(to, this.#owner ?? (keepOwners ? ownerOf(from, stat) : { uid: 0, gid: 0 }));
     // After chown, which clears setuid bits and capabilities.
-    if (!stat.isSymbolicLink()) chmodSync(to, chmod ?? stat.mode & 0o7777);
+    if (!stat.isSymbolicLink()) chmodSync(to, this.#modeOf(stat.mode, stat.isDirectory()));
     for (const [name, value] of imageXattrs(from)) setXattr(to, name, value);
     const { mtimeNs } = lstatSync(from, { bigint: true });
     setTimes(to, mtimeNs, mtimeNs);
@@ -289,6 +307,6 @@ class Copier {
     const to = this.#at(target);
     writeFileSync(to, content, { flag: 'wx' });
     setOwner(to, this.#owner ?? { uid: 0, gid: 0 });
-    chmodSync(to, this.#request.chmod ?? 0o644);
+    chmodSync(to, this.#modeOf(0o644, false));
   }
 }

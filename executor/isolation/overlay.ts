@@ -1,6 +1,6 @@
 import { mkdir, readFile, rm, stat, symlink, writeFile, chmod, chown } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeLayer } from '../../src/layer/index.ts';
+import { makeMergeable, writeLayer } from '../../src/layer/index.ts';
 import type { Digest } from '../../src/oci/index.ts';
 import {
   BuildError,
@@ -59,9 +59,9 @@ export class OverlayIsolation implements Isolation {
     requireCapabilities('running steps on an overlay', [...fileCapabilities, 'SETPCAP', 'SYS_CHROOT']);
   }
 
-  async openRootfs(layers: LayerStack, { scratch }: RootfsOptions): Promise<Rootfs> {
-    await this.#requireRights(scratch);
-    return new OverlayRootfs(this, (await layers.directories()).reverse(), scratch);
+  async openRootfs(layers: LayerStack, options: RootfsOptions): Promise<Rootfs> {
+    await this.#requireRights(options.scratch);
+    return new OverlayRootfs(this, (await layers.directories()).reverse(), options);
   }
 
   async digestSources(
@@ -112,16 +112,16 @@ export class OverlayIsolation implements Isolation {
 
 class OverlayRootfs implements Rootfs {
   readonly #isolation: OverlayIsolation;
-  readonly #scratch: string;
+  readonly #options: RootfsOptions;
   /** Nearest first. */
   #lowers: string[];
   #space: OverlaySpace | undefined;
   #mountPoints = new Set<string>();
 
-  constructor(isolation: OverlayIsolation, lowers: string[], scratch: string) {
+  constructor(isolation: OverlayIsolation, lowers: string[], options: RootfsOptions) {
     this.#isolation = isolation;
     this.#lowers = lowers;
-    this.#scratch = scratch;
+    this.#options = options;
   }
 
   async run(step: RunStep, options: RunOptions): Promise<RunResult> {
@@ -158,7 +158,8 @@ class OverlayRootfs implements Rootfs {
     const upper = join(space.directory, 'upper');
     removeMountPoints(upper, [...this.#mountPoints]);
     this.#mountPoints.clear();
-    const diff = { upper, lowers: this.#lowers };
+    if (this.#options.isMergeable) await makeMergeable(upper);
+    const diff = { upper, lowers: this.#lowers, clampTime: this.#options.clampTime };
     this.#lowers = [upper, ...this.#lowers];
     this.#space = undefined;
     return {
@@ -174,7 +175,7 @@ class OverlayRootfs implements Rootfs {
   }
 
   async #open(): Promise<OverlaySpace> {
-    this.#space ??= await makeSpace(this.#scratch, this.#lowers);
+    this.#space ??= await makeSpace(this.#options.scratch, this.#lowers);
     return this.#space;
   }
 
@@ -184,12 +185,12 @@ class OverlayRootfs implements Rootfs {
     } catch (error) {
       if (error instanceof KilnError || isAbortError(error)) throw error;
       if (systemErrorCode(error) === 'ENOSPC')
-        throw new EnvironmentError(`no space left in ${this.#scratch}`, {
+        throw new EnvironmentError(`no space left in ${this.#options.scratch}`, {
           code: 'E_NO_SPACE',
           cause: error,
           remedy: 'Free some space there, or use another scratch directory.',
         });
-      const reason = await this.#isolation.explain(error, this.#scratch);
+      const reason = await this.#isolation.explain(error, this.#options.scratch);
       if (reason !== undefined) throw reason;
       throw new BuildError(`the step failed: ${messageOf(error)}`, { code: 'E_STEP_FAILED', cause: error });
     }

@@ -73,6 +73,10 @@ export interface Rootfs extends AsyncDisposable {
 export interface RootfsOptions {
   /** A directory for the backend's own files. */
   readonly scratch: string;
+  /** No modification time in the layers is later than this, in seconds since the epoch. */
+  readonly clampTime: number | undefined;
+  /** For one copy onto nothing (`--link`): its layer must be fit to lie on any other. */
+  readonly isMergeable: boolean;
   /** Whether other stages copy from what this one ends up as. */
   readonly isSource: boolean;
   readonly signal?: AbortSignal | undefined;

@@ -21,7 +21,7 @@ export interface DiffRequest {
   /** Absolute paths made only to mount something on them: left out while they are empty. */
   readonly mountPoints?: readonly string[];
   /** No modification time in the layer is later than this, in seconds since the epoch. */
-  readonly clampTime?: number;
+  readonly clampTime?: number | undefined;
 }
 
 /**

@@ -8,6 +8,7 @@ export { extractTar, isTarArchive } from './extract.ts';
 export type { Layer } from './layer.ts';
 export { LayerProblems } from './layer-problems.ts';
 export type { LayerSource } from './layer-source.ts';
+export { makeMergeable } from './mergeable.ts';
 export { type Relocation, Territory, type TerritoryOptions } from './territory.ts';
 export { TreeChanges } from './tree-changes.ts';
 export { TreeState } from './tree-state.ts';

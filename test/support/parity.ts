@@ -138,7 +138,7 @@ export const needsDeviceNodes: Readonly<Record<string, string>> = {
   'special-files': 'a step makes device nodes',
 };
 
-/** What an image is, without times: what each layer has, path by path, and the order of its entries. */
+/** What an image is: what each layer has, path by path, and the order of its entries. */
 export interface ImageContents {
   readonly layers: readonly LayerContents[];
 }
@@ -158,18 +158,24 @@ export async function readImages(scratch: string, layouts: readonly string[]): P
   return Promise.all(
     images.map(async (files) => ({
       layers: await Promise.all(
-        files.map((file) => (isCommon(file) ? { digest: basename(file) } : layerContents(scratch, file))),
+        files.map(async (file): Promise<LayerContents> =>
+          isCommon(file) ? { digest: basename(file) } : layerContents(scratch, file),
+        ),
       ),
     })),
   );
 }
 
+/** The digest of the image in an OCI layout. */
+export async function imageDigest(layout: string): Promise<string> {
+  const text = await readFile(join(layout, 'index.json'), 'utf8');
+  const [manifest] = (JSON.parse(text) as { manifests: { digest: string }[] }).manifests;
+  return manifest?.digest ?? '';
+}
+
 async function layerFiles(layout: string): Promise<string[]> {
-  const index = JSON.parse(await readFile(join(layout, 'index.json'), 'utf8')) as {
-    manifests: { digest: string }[];
-  };
   const blob = (digest: string): string => join(layout, 'blobs/sha256', digest.slice('sha256:'.length));
-  const manifest = JSON.parse(await readFile(blob(index.manifests[0]?.digest ?? ''), 'utf8')) as {
+  const manifest = JSON.parse(await readFile(blob(await imageDigest(layout)), 'utf8')) as {
     layers: { digest: string }[];
   };
   return manifest.layers.map(({ digest }) => blob(digest));
@@ -181,13 +187,9 @@ async function layerContents(scratch: string, file: string): Promise<LayerConten
   const root = mkdtempSync(join(scratch, 'layer-'));
   const attributes = ['--xattrs', '--xattrs-include=*', '--numeric-owner', '-p'];
   await execute('tar', [...attributes, '-C', root, '-xzf', file]);
-  const paths = listTree(root, { times: false });
+  const paths = listTree(root);
   rmSync(root, { recursive: true });
-  const listing = ['-tvzf', file, '--numeric-owner', '--quoting-style=escape', '--utc'];
+  const listing = ['-tvzf', file, '--numeric-owner', '--quoting-style=escape', '--utc', '--full-time'];
   const { stdout } = await execute('tar', listing, { encoding: 'latin1', maxBuffer: 1 << 28 });
-  const entries = stdout
-    .trim()
-    .split('\n')
-    .map((line) => line.replace(/ \d{4}-\d{2}-\d{2} \d{2}:\d{2} /, ' '));
-  return { paths, entries };
+  return { paths, entries: stdout.trim().split('\n') };
 }

@@ -16,6 +16,8 @@ export interface InplaceRootfsParts {
   readonly thread: RootThread;
   readonly steps: StepRunner;
   readonly scratch: string;
+  /** No modification time in a layer is later, in seconds since the epoch. */
+  readonly clampTime: number | undefined;
   /** Given back when the root file system is closed. */
   readonly turn: Disposable;
   readonly progress: Progress;
@@ -67,12 +69,9 @@ export class InplaceRootfs implements Rootfs {
   }
 
   async seal(): Promise<SealedStep> {
-    const output = join(this.#parts.scratch, randomName('captured-'));
-    const layer = await this.#ask<CapturedLayer | undefined>({ kind: 'snapshot', output });
-    return {
-      files: { kind: 'captured', layer },
-      write: async (request, signal) => layer && compress(layer, request, signal),
-    };
+    const { scratch, clampTime } = this.#parts;
+    const capture = { output: join(scratch, randomName('captured-')), clampTime };
+    return sealedStep(await this.#ask<CapturedLayer | undefined>({ kind: 'snapshot', capture }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -89,6 +88,14 @@ export class InplaceRootfs implements Rootfs {
       throw spaceError(error, '/') ?? error;
     }
   }
+}
+
+/** A step whose changes were captured. @param layer undefined when there were none. */
+export function sealedStep(layer: CapturedLayer | undefined): SealedStep {
+  return {
+    files: { kind: 'captured', layer },
+    write: async (request, signal) => layer && compress(layer, request, signal),
+  };
 }
 
 async function compress(

@@ -20,7 +20,7 @@ import {
   selectStages,
 } from '../src/dockerfile/index.ts';
 import { hostPlatform, parsePlatform, parseReference } from '../src/oci/index.ts';
-import { EnvironmentError, KilnError } from '../src/support/index.ts';
+import { EnvironmentError, KilnError, UsageError } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
 import { countOf, factsOf, requireNoFindings } from './checks.ts';
 import { isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
@@ -45,16 +45,16 @@ Examples:
   executor check                                  the Dockerfile of this directory
   executor check -f app/Dockerfile --target test  the stages that one target needs
   executor check --check-error -o json            for programs; fails when something is found
-  executor check --environment                    not the Dockerfile, but where steps would run here
+  executor check --environment                    where steps would run here, why, and what would be better
 
 Exit codes: 0 nothing found, or warnings only; 1 the Dockerfile is wrong, or something was found and --check-error or
-its directive "# check=error=true" says that this is an error; 2 usage; 3 with --environment: steps cannot run here.`;
+its directive "# check=error=true" says that this is an error; 2 usage; 3 no step can run here.`;
 
-/** Adds `check`, which looks for mistakes in a Dockerfile without building it or asking a registry. */
+/** Adds `check`, which looks for mistakes in a Dockerfile, or at the environment, without building or asking a registry. */
 export function addCheckCommand(program: Command): void {
   const command = program
     .command('check')
-    .description('look for mistakes in a Dockerfile, without building it')
+    .description('look for mistakes in a Dockerfile, or at this environment, without building')
     .allowExcessArguments(false)
     .addHelpText('after', examples);
   addFlags(command, [
@@ -65,13 +65,9 @@ export function addCheckCommand(program: Command): void {
     valueFlag('--platform <os/arch>', "the image's platform (default: this machine's)"),
     valueFlag('--cache-dir <directory>', 'the cache volume, where base images are looked at'),
     checkErrorFlag(),
-    booleanFlag(
-      '--environment',
-      'tell instead where steps would run here, why, and what would be better',
-      false,
-    ),
-    valueFlag('--scratch-dir <directory>', 'with --environment: where builds would keep their own files'),
     valueFlag('-o, --output <format>', 'how findings are written').choices(['text', 'json']).default('text'),
+    booleanFlag('--environment', 'tell where steps would run here, why, and what would be better', false),
+    valueFlag('--scratch-dir <directory>', 'with --environment: where builds would keep their own files'),
   ]);
   command.action(checkCommand);
 }
@@ -81,7 +77,8 @@ export function checkErrorFlag(): ReturnType<typeof booleanFlag> {
   return booleanFlag('--check-error', 'fail when the build checks find something', false);
 }
 
-async function checkCommand(flags: CheckFlags): Promise<void> {
+async function checkCommand(flags: CheckFlags, command: Command): Promise<void> {
+  requireFitting(flags, command);
   if (flags.environment) {
     const { checkEnvironment } = await import('./environment-command.ts');
     return checkEnvironment(flags);
@@ -116,6 +113,27 @@ async function check(dockerfile: Dockerfile, path: string, flags: CheckFlags): P
     isIgnored: (name) => isIgnoredForCertain(ignore, name),
     stages: flags.target === undefined ? undefined : new Set(graph.stages.map(({ stage }) => stage.index)),
   });
+}
+
+/** @throws UsageError for a flag of one of the two kinds of check that is given to the other. */
+function requireFitting({ environment }: CheckFlags, command: Command): void {
+  const others = environment
+    ? ['context', 'dockerfile', 'target', 'buildArg', 'platform', 'checkError']
+    : ['scratchDir'];
+  const given = command.options.find(
+    (option) =>
+      others.includes(option.attributeName()) &&
+      command.getOptionValueSource(option.attributeName()) === 'cli',
+  );
+  if (given === undefined) return;
+  throw new UsageError(
+    `${given.long ?? ''} says nothing about ${environment ? 'the environment' : 'a Dockerfile'}`,
+    {
+      remedy: environment
+        ? 'Leave it out, or leave out --environment.'
+        : 'Leave it out, or say --environment.',
+    },
+  );
 }
 
 /** What the volume knows of the images that stages start from, without asking anybody; undefined where it knows nothing. */

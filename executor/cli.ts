@@ -59,10 +59,10 @@ interface Flags extends RegistryFlags, PushFlags, LogFlags {
   waitForWarmer?: number;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
+  reproducible?: boolean;
   isolation: IsolationKind;
   force: boolean;
   cleanup: boolean;
-  reproducible?: boolean;
 }
 
 const examples = `
@@ -134,6 +134,10 @@ function addBuildFlags(command: Command): void {
     valueFlag('--compression <format>', 'compression of new layers')
       .choices(['gzip', 'zstd'])
       .default('gzip'),
+    booleanFlag(
+      '--reproducible',
+      'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
+    ),
     valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
       .choices(isolationKinds)
       .default('auto'),
@@ -146,10 +150,6 @@ function addBuildFlags(command: Command): void {
       '--cleanup',
       'empty the root after a build in place also when the container ends anyway',
       false,
-    ),
-    booleanFlag(
-      '--reproducible',
-      'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
     ),
     ...registryFlags(),
     ...pushFlags(),
@@ -215,8 +215,8 @@ function buildOptions(flags: Flags): BuildOptions {
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
-    isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     sourceDate: date,
+    isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
       location,

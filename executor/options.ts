@@ -21,9 +21,9 @@ export interface BuildOptions {
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
   readonly compression: 'gzip' | 'zstd';
-  readonly isolation: IsolationChoice;
   /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
   readonly sourceDate: number | undefined;
+  readonly isolation: IsolationChoice;
 }
 
 export interface IsolationChoice {

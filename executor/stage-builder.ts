@@ -86,15 +86,17 @@ export class StageBuilder {
    * one, and so that every stage that is built is known before anything is taken from the cache.
    */
   #startSources(): void {
-    for (const source of wantedSources(this.#stage, this.#session.resultFor))
-      this.#session.startStage(source);
+    for (const source of this.#wantedSources()) this.#session.startStage(source);
   }
 
   /** Where stages share one root they cannot run beside this one, so they come before it. */
   async #awaitSources(): Promise<void> {
     if (!this.#session.isolation.isExclusive) return;
-    for (const source of wantedSources(this.#stage, this.#session.resultFor))
-      await this.#session.stage(source);
+    for (const source of this.#wantedSources()) await this.#session.stage(source);
+  }
+
+  #wantedSources(): PlannedStage[] {
+    return wantedSources(this.#stage, this.#session.resultFor);
   }
 
   async #perform(step: PlannedStep): Promise<StackedLayer> {
@@ -311,9 +313,9 @@ export class StageBuilder {
     const { scratch, clampTime, signal } = this.#session;
     this.#rootfs = await this.#session.isolation.openRootfs(this.#session.layersOf(this.#below(step)), {
       scratch,
-      clampTime,
-      isMergeable: isLinked(step),
       isSource: this.#session.isSource(this.#stage),
+      isMergeable: isLinked(step),
+      clampTime,
       signal,
     });
     return this.#rootfs;

@@ -158,8 +158,9 @@ class OverlayRootfs implements Rootfs {
     const upper = join(space.directory, 'upper');
     removeMountPoints(upper, [...this.#mountPoints]);
     this.#mountPoints.clear();
-    if (this.#options.isMergeable) await makeMergeable(upper);
-    const diff = { upper, lowers: this.#lowers, clampTime: this.#options.clampTime };
+    const { clampTime, isMergeable } = this.#options;
+    if (isMergeable) await makeMergeable(upper);
+    const diff = { upper, lowers: this.#lowers, clampTime };
     this.#lowers = [upper, ...this.#lowers];
     this.#space = undefined;
     return {

@@ -73,12 +73,12 @@ export interface Rootfs extends AsyncDisposable {
 export interface RootfsOptions {
   /** A directory for the backend's own files. */
   readonly scratch: string;
-  /** No modification time in the layers is later than this, in seconds since the epoch. */
-  readonly clampTime: number | undefined;
-  /** For one copy onto nothing (`--link`): its layer must be fit to lie on any other. */
-  readonly isMergeable: boolean;
   /** Whether other stages copy from what this one ends up as. */
   readonly isSource: boolean;
+  /** Whether its layer, made on nothing, is to lie on others that it hides nothing of. */
+  readonly isMergeable: boolean;
+  /** No time in its layers is later, in seconds since 1970; undefined: there is no limit. */
+  readonly clampTime: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -1,5 +1,5 @@
 import { lstatSync, readFileSync } from 'node:fs';
-import { mkdir, open, readFile, rename, utimes } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, stat, utimes } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
 import { type DiffID, type Digest, type LayerCompression, digestHex, isDigest } from '../oci/index.ts';
@@ -148,13 +148,24 @@ export class LayerDirectory {
     await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
-  /** Takes a layer's directory away, unless somebody uses it. @returns false when it is in use or not there. */
-  async remove(diffID: DiffID): Promise<boolean> {
+  /** Tells what lies under the name of a layer from what takes its place; undefined when nothing is there. */
+  async identity(diffID: DiffID): Promise<string | undefined> {
+    const found = await unlessMissing(stat(this.path(diffID), { bigint: true }));
+    return found === undefined ? undefined : `${found.ino} ${found.birthtimeNs}`;
+  }
+
+  /**
+   * Takes a layer's directory away, unless somebody uses it or another one has taken its place.
+   *
+   * @param identity what it was when it was found to be wrong.
+   */
+  async remove(diffID: DiffID, identity: string | undefined): Promise<'removed' | 'in_use' | 'replaced'> {
     await using lease = await Lease.tryAcquireExclusive(this.path(diffID));
-    if (lease === undefined) return false;
+    if ((await this.identity(diffID)) !== identity) return 'replaced';
+    if (lease === undefined) return 'in_use';
     await using work = await LockedDirectory.create(this.#ingest, 'trash-');
     await rename(this.path(diffID), joinPath(work.path, 'layer'));
-    return true;
+    return 'removed';
   }
 
   async #unpackLocked(

@@ -107,6 +107,17 @@ describe('executor check', () => {
   });
 });
 
+test('executor check refuses a flag that its kind of check has no use for', async () => {
+  for (const [flag, ...args] of [
+    ['--target', 'app', '--environment'],
+    ['--scratch-dir', directory.path],
+  ] as const) {
+    const { code, messages, stdout } = await kiln('executor', ['check', flag, ...args]);
+    assert.deepEqual([code, stdout], [2, '']);
+    assert.match(messages, new RegExp(`${flag} says nothing`));
+  }
+});
+
 describe('a build', () => {
   test('tells what the checks find, once each, also when every step is cached', async () => {
     const text = 'FROM scratch\nENV a b\nCOPY file /\nMAINTAINER me\n';

@@ -3,6 +3,7 @@ import { chmodSync, chownSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { compilePrograms } from '../support/compiled.ts';
 import { debianTar } from '../support/debian.ts';
 import { pushTestImage } from '../support/images.ts';
 import { makeOrdinaryUser, type OrdinaryUser } from '../support/ordinary-user.ts';
@@ -17,7 +18,7 @@ import {
   readImages,
 } from '../support/parity.ts';
 import { defaultCapabilities, kilnLayers, openPod, type Pod } from '../support/pod.ts';
-import { compiledPrograms, type Ended, kiln } from '../support/programs.ts';
+import { type Ended, kiln } from '../support/programs.ts';
 import { openWorkshop, type Workshop } from '../support/workshop.ts';
 
 /*
@@ -49,18 +50,18 @@ describe('the same image is built', () => {
     for (const name of ['mounted', 'out', 'layers', 'scratch', 'mapped-out'])
       mkdirSync(join(directory, name));
     writeFileSync(join(directory, 'mounted/file'), 'mounted');
-    const programs = resources.use(await compiledPrograms());
+    const programs = await compilePrograms(join(directory, 'programs'));
     const user = resources.use(await makeOrdinaryUser({ subordinateIds: true }));
     for (const name of ['users-volume', 'users-out']) {
       mkdirSync(join(directory, name));
       chownSync(join(directory, name), user.uid, user.uid);
     }
     const layers = await kilnLayers(join(directory, 'layers'));
-    await warm(programs.path, user);
+    await warm(programs, user);
     pod = resources.use(await openOrdinaryPod(layers));
     const mapped = resources.use(await openMappedPod(layers));
     await Promise.all([pod.start(), mapped.start()]);
-    builders = buildersOf(programs.path, mapped, user);
+    builders = buildersOf(programs, mapped, user);
   });
   after(() => resources.disposeAsync());
 

@@ -146,6 +146,26 @@ describe('the same image is built', () => {
       for (const layout of layouts) rmSync(layout, { recursive: true });
     });
 
+  test('and ten different images built in place leave no trace of each other', async () => {
+    for (let number = 0; number < 10; number++) {
+      const name = `traces-${number}`;
+      const base = number % 5 === 4 ? bases.debian : bases.busybox;
+      const dockerfile = [
+        `FROM ${base} AS first`,
+        `RUN mkdir -p /opt/trace-${number} && echo ${number} > /trace-${number} && touch /tmp/trace-${number} /var/trace-${number}`,
+        `FROM ${base}`,
+        // Whatever any of the others, or the stage before, left is found here.
+        "RUN ! find / -xdev -path /kiln -prune -o -name 'trace-*' -print | grep . && ! grep -q trace /etc/passwd",
+        `COPY --from=first /trace-${number} /usr/lib/trace-${number}`,
+        `RUN (sleep 300 &) ; rm -rf /home; echo trace-${number}:x:${number}:0:::: >> /etc/passwd; chmod 700 /var; ln -s / /trace-link`,
+      ];
+      mkdirSync(at(`contexts/${name}`));
+      writeFileSync(at(`contexts/${name}/Dockerfile`), `${dockerfile.join('\n')}\n`);
+      const ended = await builders['in an ordinary pod'](name);
+      assert.equal(ended.code, 0, ended.stderr);
+    }
+  });
+
   test('and builds in place leave nothing in the container', async () => {
     const left = await filesBelow(pod.root, ['kiln', 'tmp']);
     // What runc made to mount the kubelet's files on.

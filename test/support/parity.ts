@@ -125,8 +125,9 @@ export async function pushLayered(scratch: string, reference: string): Promise<s
   return reference;
 }
 
-/** The arguments of a build of one of the Dockerfiles. */
+/** The arguments of a build of one of the Dockerfiles; others need none. */
 export function parityArguments(bases: ParityBases, name: string): string[] {
+  if (!parityNames.includes(name)) return [];
   const text = readFileSync(join(source, name, 'Dockerfile'), 'utf8');
   const wanted = Object.entries(bases).filter(([base]) => text.includes(`ARG ${base.toUpperCase()}`));
   return wanted.flatMap(([base, reference]) => ['--build-arg', `${base.toUpperCase()}=${reference}`]);

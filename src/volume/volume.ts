@@ -344,10 +344,14 @@ export class Volume implements AsyncDisposable {
     });
   }
 
-  /** Makes the index database anew from the files; uses stay as far as they can be read. */
+  /**
+   * Makes the index database anew from the files; uses stay as far as they can be read.
+   *
+   * @throws EnvironmentError `E_INDEX_NEWER` when it is a newer version's, `E_INDEX_UNUSABLE` when it cannot be written.
+   */
   async reindex(signal?: AbortSignal): Promise<void> {
     this.#layout.requireWritable();
-    await this.#index.change((connection) => void connection.exec('DELETE FROM snapshot'));
+    await this.#index.renew((connection) => void connection.exec('DELETE FROM snapshot'));
     await refreshIndex(this.#parts(), signal);
   }
 

@@ -17,7 +17,8 @@ interface Node extends AsyncDisposable {
   readonly mounted: string;
 }
 
-describe('a build on a volume that it can only read', () => {
+// Each has a volume and a base of its own, and much of the time waits.
+describe('a build on a volume that it can only read', { concurrency: 3 }, () => {
   let workshop: Workshop;
   before(async () => {
     workshop = await openWorkshop();

@@ -77,6 +77,7 @@ async function buildFrom(
   const consumed = new Set<string>(graph.globals.keys());
   const stages = await planBuild({
     dockerfile,
+    subject: options.subject,
     graph,
     context,
     bases,

@@ -25,6 +25,7 @@ import {
   parsePlatform,
   parseReference,
   platformMatches,
+  type Reference,
 } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
 import { formatSeconds, Progress, reportTo, UsageError, version } from '../src/support/index.ts';
@@ -170,9 +171,11 @@ function buildOptions(flags: Flags): BuildOptions {
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
   const location = cacheLocation(flags, destinations, cacheDirectory);
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
+  const dockerfile = dockerfilePath(flags.dockerfile, context);
   return {
     context,
-    dockerfile: dockerfilePath(flags.dockerfile, context),
+    dockerfile,
+    subject: subjectOf(destinations, directory, dockerfile),
     target: flags.target,
     buildArguments: parsePairs(flags.buildArg, 'build-arg'),
     labels: parsePairs(flags.label, 'label'),
@@ -191,6 +194,13 @@ function buildOptions(flags: Flags): BuildOptions {
       copyLayers: flags.cacheCopyLayers,
     },
   };
+}
+
+/** No tag: versions of an image are one thing. A path of the machine is nobody's business, so of that only the last part. */
+function subjectOf(destinations: readonly Reference[], context: string, dockerfile: string): string {
+  const [image] = destinations;
+  const name = image === undefined ? basename(resolve(context)) : `${image.registry}/${image.repository}`;
+  return `${name} ${basename(dockerfile)}`;
 }
 
 /** As kaniko looks for it: as given, or else inside the context. */

@@ -129,6 +129,7 @@ class Interpreter {
         line: instruction.line,
         where: this.#where(instruction.line),
         text,
+        written: instruction.original.replace(/\s+/g, ' '),
         operation,
         history: { created_by: createdBy, comment: historyComment },
       },

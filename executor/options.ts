@@ -4,6 +4,8 @@ import type { Platform, Reference } from '../src/oci/index.ts';
 export interface BuildOptions {
   readonly context: string;
   readonly dockerfile: string;
+  /** What is built, so that versions of one thing are known as such: the image or else the context, and the Dockerfile. */
+  readonly subject: string;
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly labels: ReadonlyMap<string, string>;

@@ -1,5 +1,11 @@
-import type { Digest, Platform } from '../src/oci/index.ts';
-import { type CacheKey, type KeyDefinition, stepKey } from '../src/layercache/index.ts';
+import { type Digest, formatPlatform, formatReference, type Platform } from '../src/oci/index.ts';
+import {
+  type CacheKey,
+  type EntryBase,
+  type EntryOrigin,
+  type KeyDefinition,
+  stepKey,
+} from '../src/layercache/index.ts';
 import type { BaseImage, BaseResolver } from './bases.ts';
 import { type BuildContext, readTree, type TreeReading } from './context/index.ts';
 import type { Dockerfile, Origin, ResolvedStage, StageGraph } from '../src/dockerfile/index.ts';
@@ -21,6 +27,8 @@ export interface PlannedStep extends Step {
   readonly source: PlannedBase | undefined;
   /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
   readonly stamp: string | undefined;
+  /** Of the same files, what counts of each; see {@link TreeReading}. */
+  readonly files: TreeReading['files'];
 }
 
 export interface PlannedStage {
@@ -30,10 +38,13 @@ export interface PlannedStage {
   readonly interpreted: InterpretedStage;
   readonly steps: readonly PlannedStep[];
   readonly finalKey: CacheKey | undefined;
+  readonly origin: EntryOrigin;
 }
 
 export interface PlanOptions {
   readonly dockerfile: Dockerfile;
+  /** What is built, as entries of the cache say it: the image or context, and the Dockerfile. */
+  readonly subject: string;
   readonly graph: StageGraph;
   readonly context: BuildContext;
   readonly bases: BaseResolver;
@@ -106,10 +117,34 @@ async function planStage(
     const definition =
       parentKey === undefined ? undefined : definitionOf(item.step, parentKey, sourceKey, reading?.digest);
     const key = definition === undefined ? undefined : stepKey(definition);
-    steps.push({ ...item.step, key, definition, parentKey, source, stamp: reading?.stamp });
+    steps.push({
+      ...item.step,
+      key,
+      definition,
+      parentKey,
+      source,
+      stamp: reading?.stamp,
+      files: reading?.files,
+    });
     parentKey = key;
   }
-  return { index: stage.stage.index, label: stage.label, base, interpreted, steps, finalKey: parentKey };
+  const origin = { line: `${options.subject} ${stage.label}`, base: entryBase(base, stage.platform) };
+  return {
+    index: stage.stage.index,
+    label: stage.label,
+    base,
+    interpreted,
+    steps,
+    finalKey: parentKey,
+    origin,
+  };
+}
+
+function entryBase(base: PlannedBase, platform: Platform): EntryBase {
+  if (base.kind === 'stage') return base.stage.origin.base;
+  const facts = { platform: formatPlatform(platform) };
+  if (base.kind === 'scratch') return { name: 'scratch', chainID: null, ...facts };
+  return { name: formatReference(base.image.reference), chainID: base.image.chainID, ...facts };
 }
 
 async function locateOrigin(

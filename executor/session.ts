@@ -3,6 +3,7 @@ import PQueue from 'p-queue';
 import type { Layer } from '../src/layer/index.ts';
 import {
   describeKey,
+  foldFileList,
   type KeyDefinition,
   type LayerCache,
   type LookupOptions,
@@ -244,6 +245,7 @@ export class BuildSession implements AsyncDisposable {
 
   /** Stores a step's result under its key (and a copy's under its content key) while the build goes on. */
   storeInCache(
+    { origin }: PlannedStage,
     step: PlannedStep,
     parentChainID: ChainID | null,
     layer: Layer | undefined,
@@ -261,7 +263,9 @@ export class BuildSession implements AsyncDisposable {
           key: stepKey(definition),
           parentChainID,
           created,
-          createdBy: step.text,
+          createdBy: step.written,
+          origin,
+          files: step.files === undefined ? undefined : foldFileList(step.files),
           description: describeKey(definition),
         },
         layer,

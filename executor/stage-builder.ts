@@ -204,9 +204,14 @@ export class StageBuilder {
     const reused = await this.#reuse(step, result);
     // Next time the first key finds it, before the source stage exists.
     if (reused !== undefined)
-      this.#session.storeInCache(step, await chainOf(this.#stack), reused.placed?.layer, reused.created, {
-        contentKnown: true,
-      });
+      this.#session.storeInCache(
+        this.#stage,
+        step,
+        await chainOf(this.#stack),
+        reused.placed?.layer,
+        reused.created,
+        { contentKnown: true },
+      );
     return reused;
   }
 
@@ -300,7 +305,7 @@ export class StageBuilder {
         throw atStep(error, step);
       });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
-      this.#session.storeInCache(step, await chainOf(below), layer, created);
+      this.#session.storeInCache(this.#stage, step, await chainOf(below), layer, created);
       return layer === undefined ? undefined : { layer, origins: [] };
     };
     let written: Promise<PlacedLayer | undefined> | undefined;

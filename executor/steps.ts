@@ -35,6 +35,8 @@ export interface Step {
   readonly where: string;
   /** The instruction, for people. */
   readonly text: string;
+  /** The instruction as it is written: no value of a variable is in it. */
+  readonly written: string;
   readonly operation: Operation;
   readonly history: HistoryEntry;
 }

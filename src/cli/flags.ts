@@ -50,6 +50,17 @@ export function addFlags(command: Command, flags: readonly Option[]): Command {
   return command;
 }
 
+/** The flags of `options` that were given, as arguments for another program that has the same ones. */
+export function asArguments(options: readonly Option[], values: Readonly<Record<string, unknown>>): string[] {
+  return options.flatMap((option) => {
+    const value = values[option.attributeName()];
+    if (value === undefined || value === option.defaultValue) return [];
+    return [value as string | number | boolean | string[]]
+      .flat()
+      .map((single) => `${option.long ?? ''}=${String(single)}`);
+  });
+}
+
 function environmentName(flags: string): string {
   return `KILN_${(/--([a-z-]+)/.exec(flags)?.[1] ?? '').replaceAll('-', '_').toUpperCase()}`;
 }

@@ -57,6 +57,7 @@ export function describeEvent(event: ProgressEvent): string | undefined {
     case 'result':
       return event.message;
     case 'cache':
+    case 'count':
     case 'output':
       return undefined;
   }

@@ -28,6 +28,7 @@ export async function planOf(
   await using client = new RegistryClient();
   return await planBuild({
     dockerfile: parsed,
+    subject: 'test Dockerfile',
     graph,
     context: await openContext(context, `${context}/Dockerfile`),
     bases: new BaseResolver([], client, undefined, new Progress()),

@@ -13,7 +13,8 @@ import { OverlayIsolation, singleIdStatement } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
 import type { BuildOptions } from './options.ts';
 import { openNode } from './node.ts';
-import { type PlannedStage, planBuild } from './plan.ts';
+import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
+import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
@@ -84,11 +85,13 @@ async function buildFrom(
     buildArguments,
     platform,
     keyed: cache !== undefined,
+    rules: options.cache.rules,
     consumed,
     signal: controller.signal,
   });
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
+  warnOfRules(options.cache.rules, stages, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   await using scratch = await volumes.scratch();
   const target = stages.at(-1);
@@ -104,12 +107,14 @@ async function buildFrom(
     lookups,
     progress,
     controller: controller.controller,
+    subject: options.subject,
+    stages,
     // What others would take for theirs must have the owners that theirs has.
     cachePush:
       options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
-    lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
+    maxAgeSeconds: options.cache.maxAgeSeconds,
     compression: options.compression,
     exported: exportedStages(target),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
@@ -176,8 +181,8 @@ async function lookUpAll(
   signal: AbortSignal,
 ): Promise<ReadonlyMap<string, LookupResult>> {
   if (cache === undefined) return new Map();
-  const keys = stages.flatMap(({ steps }) => steps.flatMap(({ key }) => (key === undefined ? [] : [key])));
-  const lookups = await cache.lookup(keys, { maxAgeSeconds: options.cache.maxAgeSeconds, signal });
+  const { keys, maxAgeSeconds } = lookupsOf(stages, options.cache.maxAgeSeconds);
+  const lookups = await cache.lookup(keys, { maxAgeSeconds, signal });
   const failed = [...lookups.values()].find(
     ({ outcome }) => outcome === 'error' || outcome === 'unauthorized',
   );

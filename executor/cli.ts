@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { basename, isAbsolute, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import {
   addFlags,
@@ -18,38 +18,22 @@ import {
   registryOptions,
   valueFlag,
 } from '../src/cli/index.ts';
-import { inferCacheRepository } from '../src/layercache/index.ts';
-import {
-  formatPlatform,
-  hostPlatform,
-  parsePlatform,
-  parseReference,
-  platformMatches,
-  type Reference,
-} from '../src/oci/index.ts';
+import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, UsageError, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, version } from '../src/support/index.ts';
 import { build } from './build.ts';
+import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
+import { explainCommand } from './explain/command.ts';
+import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 import type { BuildOptions } from './options.ts';
 
-interface Flags extends RegistryFlags, PushFlags, LogFlags {
-  context: string;
-  contextSubPath?: string;
-  dockerfile: string;
+interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   destination: string[];
-  target?: string;
-  buildArg: string[];
   label: string[];
-  platform?: string;
   noPush?: boolean;
   tarPath?: string;
   ociLayoutPath?: string;
   digestFile?: string;
-  cache?: boolean;
-  cacheRepo?: string;
-  cacheTtl: number;
-  cacheRunLayers: boolean;
-  cacheCopyLayers: boolean;
   noPushCache?: boolean;
   cacheDir?: string;
   waitForWarmer?: number;
@@ -63,6 +47,7 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor explain --context . --cache-repo registry.example/cache    why does it miss?
 
 Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 143 for signals.`;
 
@@ -79,33 +64,20 @@ export function runExecutor(argv: readonly string[], signal: AbortSignal): Promi
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, signal));
+  program.addCommand(explainCommand(signal));
   return parseCommandLine(program, argv);
 }
 
 function addBuildFlags(command: Command): void {
   addFlags(command, [
-    valueFlag('-c, --context <directory>', 'the build context').default('.'),
-    valueFlag('--context-sub-path <path>', 'build from this directory of the context'),
-    valueFlag('-f, --dockerfile <path>', 'the Dockerfile, in the context or anywhere').default('Dockerfile'),
+    ...sourceFlags(),
     listFlag('-d, --destination <reference>', 'where to push the image'),
-    valueFlag('--target <stage>', 'build this stage and what it needs'),
-    listFlag('--build-arg <name=value>', 'value of an ARG'),
     listFlag('--label <name=value>', 'label of the image'),
-    valueFlag('--platform <os/arch>', "the image's platform; this machine's only"),
     booleanFlag('--no-push', 'do not push to the destinations'),
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
-    booleanFlag('--cache', 'reuse and store the layers of steps'),
-    valueFlag(
-      '--cache-repo <repository>',
-      'where layers are kept: a repository, or oci:DIR (default: <destination>/cache)',
-    ),
-    valueFlag('--cache-ttl <duration>', 'layers older than this are made again')
-      .argParser(parseSeconds)
-      .default(336 * 3600, '336h'),
-    booleanFlag('--cache-run-layers', 'cache RUN steps', true),
-    booleanFlag('--cache-copy-layers', 'cache COPY and ADD steps', true),
+    ...cacheFlags(),
     booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
       '--cache-dir <directory>',
@@ -154,78 +126,27 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
 
 /** Checks the flags against each other and fills in what follows from them. @throws UsageError. */
 function buildOptions(flags: Flags): BuildOptions {
-  const platform = flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform);
-  if (!platformMatches(platform, hostPlatform()))
-    throw new UsageError(
-      `--platform ${formatPlatform(platform)} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
-      { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
-    );
   const destinations = flags.destination.map(parseReference);
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
+  const source = sourceOptions(flags, destinations);
   const directory = flags.context.replace(/^dir:\/\//, '');
-  const context = flags.contextSubPath === undefined ? flags.context : join(directory, flags.contextSubPath);
   const plain = destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
   // With nothing said about where to, the image goes to a layout beside the cache.
   const ownLayout =
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
-  const location = cacheLocation(flags, destinations, cacheDirectory);
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
-  const dockerfile = dockerfilePath(flags.dockerfile, context);
   return {
-    context,
-    dockerfile,
-    subject: subjectOf(destinations, directory, dockerfile),
-    target: flags.target,
-    buildArguments: parsePairs(flags.buildArg, 'build-arg'),
+    ...source,
     labels: parsePairs(flags.label, 'label'),
-    platform,
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
-      location,
-      onVolume: location === embeddedCache(cacheDirectory) && flags.cacheRepo === undefined,
-      maxAgeSeconds: flags.cacheTtl,
+      ...cacheOptions(flags, destinations, cacheDirectory),
       push: flags.noPushCache !== true,
-      runLayers: flags.cacheRunLayers,
-      copyLayers: flags.cacheCopyLayers,
     },
   };
-}
-
-/** No tag: versions of an image are one thing. A path of the machine is nobody's business, so of that only the last part. */
-function subjectOf(destinations: readonly Reference[], context: string, dockerfile: string): string {
-  const [image] = destinations;
-  const name = image === undefined ? basename(resolve(context)) : `${image.registry}/${image.repository}`;
-  return `${name} ${basename(dockerfile)}`;
-}
-
-/** As kaniko looks for it: as given, or else inside the context. */
-function dockerfilePath(path: string, context: string): string {
-  const inside = join(context, path);
-  if (isAbsolute(path) || existsSync(inside) || !existsSync(path)) return isAbsolute(path) ? path : inside;
-  return resolve(path);
-}
-
-function embeddedCache(cacheDirectory: string): string {
-  return `oci:${join(cacheDirectory, 'layer-cache')}`;
-}
-
-function cacheLocation(
-  flags: Flags,
-  destinations: readonly ReturnType<typeof parseReference>[],
-  cacheDirectory: string,
-): string | undefined {
-  const [destination] = destinations;
-  if (flags.cache === false) return undefined;
-  if (flags.cacheRepo !== undefined) {
-    if (flags.cache === undefined)
-      throw new UsageError('--cache-repo is given without --cache', { remedy: 'Add --cache.' });
-    return flags.cacheRepo;
-  }
-  if (destination === undefined) return embeddedCache(cacheDirectory);
-  return flags.cache === true ? inferCacheRepository(destination) : undefined;
 }

@@ -1,15 +1,20 @@
 import type { Platform, Reference } from '../src/oci/index.ts';
+import type { CacheRules } from './plan.ts';
 
-/** What the user asked of one build, checked and with its defaults. */
-export interface BuildOptions {
+/** What is built: a Dockerfile and its context. */
+export interface SourceOptions {
   readonly context: string;
   readonly dockerfile: string;
   /** What is built, so that versions of one thing are known as such: the image or else the context, and the Dockerfile. */
   readonly subject: string;
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
-  readonly labels: ReadonlyMap<string, string>;
   readonly platform: Platform;
+}
+
+/** What the user asked of one build, checked and with its defaults. */
+export interface BuildOptions extends SourceOptions {
+  readonly labels: ReadonlyMap<string, string>;
   readonly outputs: OutputOptions;
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */
@@ -36,6 +41,7 @@ export interface CacheOptions {
   readonly onVolume: boolean;
   readonly maxAgeSeconds: number;
   readonly push: boolean;
+  readonly rules: CacheRules;
   readonly runLayers: boolean;
   readonly copyLayers: boolean;
 }

@@ -29,6 +29,12 @@ export interface PlannedStep extends Step {
   readonly stamp: string | undefined;
   /** Of the same files, what counts of each; see {@link TreeReading}. */
   readonly files: TreeReading['files'];
+  /** Why it is not looked up, in words; undefined when it is. */
+  readonly uncached: string | undefined;
+  /** How old its result may be; undefined: as old as that of any step. */
+  readonly ttlSeconds: number | undefined;
+  /** How old it may be because of what it copies from. */
+  readonly sourceTtlSeconds: number;
 }
 
 export interface PlannedStage {
@@ -39,7 +45,19 @@ export interface PlannedStage {
   readonly steps: readonly PlannedStep[];
   readonly finalKey: CacheKey | undefined;
   readonly origin: EntryOrigin;
+  /** The shortest time that a step of it, or of what it is made from, says its result may be used; Infinity for none. */
+  readonly ttlSeconds: number;
 }
+
+/** What a build is told not to take from the cache, and what counts in no key. */
+export interface CacheRules {
+  readonly noCache: boolean;
+  /** Names of stages that are built anew. */
+  readonly noCacheStages: readonly string[];
+  readonly ignoredArguments: ReadonlySet<string>;
+}
+
+export const noCacheRules: CacheRules = { noCache: false, noCacheStages: [], ignoredArguments: new Set() };
 
 export interface PlanOptions {
   readonly dockerfile: Dockerfile;
@@ -52,6 +70,7 @@ export interface PlanOptions {
   readonly platform: Platform;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
   readonly keyed: boolean;
+  readonly rules: CacheRules;
   readonly consumed: Set<string>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -101,7 +120,12 @@ async function planStage(
     base.kind === 'stage'
       ? base.stage.interpreted.state.inherit()
       : StageState.fromImage(base.kind === 'image' ? base.image.config : undefined);
-  const interpreted = interpretStage(options.dockerfile, options.graph, stage, state, options);
+  const interpreted = interpretStage(options.dockerfile, options.graph, stage, state, {
+    ...options,
+    ignoredArguments: options.rules.ignoredArguments,
+  });
+  const uncachedStage = uncachedBecause(options.rules, stage);
+  let ttlSeconds = base.kind === 'stage' ? base.stage.ttlSeconds : Infinity;
   const steps: PlannedStep[] = [];
   let parentKey = options.keyed ? baseKey(base, stage.platform) : undefined;
   for (const item of interpreted.items) {
@@ -117,6 +141,9 @@ async function planStage(
     const definition =
       parentKey === undefined ? undefined : definitionOf(item.step, parentKey, sourceKey, reading?.digest);
     const key = definition === undefined ? undefined : stepKey(definition);
+    const { rule } = item.step;
+    const sourceTtlSeconds = source?.kind === 'stage' ? source.stage.ttlSeconds : Infinity;
+    ttlSeconds = Math.min(ttlSeconds, rule.ttlSeconds ?? Infinity, sourceTtlSeconds);
     steps.push({
       ...item.step,
       key,
@@ -125,6 +152,9 @@ async function planStage(
       source,
       stamp: reading?.stamp,
       files: reading?.files,
+      uncached: rule.noCache ? '# kiln: no-cache' : uncachedStage,
+      ttlSeconds: rule.ttlSeconds,
+      sourceTtlSeconds,
     });
     parentKey = key;
   }
@@ -137,7 +167,34 @@ async function planStage(
     steps,
     finalKey: parentKey,
     origin,
+    ttlSeconds,
   };
+}
+
+function uncachedBecause(
+  { noCache, noCacheStages }: CacheRules,
+  { stage, label }: ResolvedStage,
+): string | undefined {
+  if (noCache) return '--no-cache';
+  const names = [label, String(stage.index), stage.name];
+  const named = noCacheStages.find((name) => names.includes(name.toLowerCase()));
+  return named === undefined ? undefined : `--no-cache-filter ${named}`;
+}
+
+/** Keys of what is looked up, and how old each may be. @param maxAgeSeconds of steps that say nothing. */
+export function lookupsOf(
+  stages: readonly PlannedStage[],
+  maxAgeSeconds: number,
+): { readonly keys: CacheKey[]; readonly maxAgeSeconds: (key: CacheKey) => number } {
+  const ages = new Map<CacheKey, number>();
+  for (const { steps } of stages)
+    for (const { key, uncached, ttlSeconds = maxAgeSeconds, sourceTtlSeconds } of steps)
+      if (key !== undefined && uncached === undefined) {
+        // The same step in two stages may say two things.
+        const age = Math.min(ttlSeconds, sourceTtlSeconds, ages.get(key) ?? Infinity);
+        ages.set(key, age);
+      }
+  return { keys: [...ages.keys()], maxAgeSeconds: (key) => ages.get(key) ?? maxAgeSeconds };
 }
 
 function entryBase(base: PlannedBase, platform: Platform): EntryBase {

@@ -16,9 +16,10 @@ import { isAbortError, messageOf, type Progress, randomName } from '../src/suppo
 import type { LayerLease, Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import type { BuildContext } from './context/index.ts';
-import { hasRun, type ResultOf } from './forecast.ts';
+import { hasStep, type ResultOf } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { Isolation } from './isolation/index.ts';
+import { MissReasons } from './miss-reasons.ts';
 import type { PlannedBase, PlannedStage, PlannedStep } from './plan.ts';
 import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
 
@@ -36,7 +37,8 @@ export interface SessionParts {
   readonly cachePush: boolean;
   readonly cacheRunLayers: boolean;
   readonly cacheCopyLayers: boolean;
-  readonly lookupOptions: LookupOptions;
+  /** How old results may be of steps that do not say it themselves. */
+  readonly maxAgeSeconds: number;
   readonly lookups: ReadonlyMap<string, LookupResult>;
   /** The target and the stages below it, whose layers are the image's. */
   readonly exported: ReadonlySet<PlannedStage>;
@@ -44,6 +46,10 @@ export interface SessionParts {
   readonly progress: Progress;
   /** Aborts everything that still runs; with a reason when a part of the build failed. */
   readonly controller: AbortController;
+  /** What is built; see {@link SourceOptions}. */
+  readonly subject: string;
+  /** All that are needed. */
+  readonly stages: readonly PlannedStage[];
   readonly onFirstRun?: () => void;
 }
 
@@ -65,9 +71,21 @@ export class BuildSession implements AsyncDisposable {
   #started = false;
   /** Definitions by content of copies from stages, once their files are there. */
   readonly contentDefinitions = new Map<PlannedStep, KeyDefinition>();
+  readonly #reasons: MissReasons | undefined;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
+    const { cache, subject, stages, progress, cachePush: remembers } = parts;
+    if (cache === undefined) return;
+    this.#reasons = MissReasons.start(
+      { cache, subject, stages, progress, remembers, resultOf: this.resultFor, signal: this.signal },
+      (work) => this.background(work),
+    );
+  }
+
+  /** Why a step is not taken from the cache, in few words, as far as that is known by now. */
+  reasonOf(step: PlannedStep): string | undefined {
+    return step.uncached ?? this.#reasons?.of(step);
   }
 
   get isolation(): Isolation {
@@ -91,8 +109,9 @@ export class BuildSession implements AsyncDisposable {
   get compression(): 'gzip' | 'zstd' {
     return this.#parts.compression;
   }
-  get lookupOptions(): LookupOptions {
-    return { ...this.#parts.lookupOptions, signal: this.signal };
+  /** How a step is looked up by the content of what it copies, which does not grow old with where it is from. */
+  lookupOptionsOf({ ttlSeconds }: PlannedStep): LookupOptions {
+    return { maxAgeSeconds: ttlSeconds ?? this.#parts.maxAgeSeconds, signal: this.signal };
   }
 
   scratchFile(): string {
@@ -112,18 +131,30 @@ export class BuildSession implements AsyncDisposable {
 
   #isStored(step: PlannedStep): boolean {
     const { cache, cachePush } = this.#parts;
-    return cache !== undefined && cachePush && step.definition !== undefined && this.isCacheable(step);
+    return (
+      cache !== undefined &&
+      cachePush &&
+      step.definition !== undefined &&
+      // Whoever finds it would not be told to run it anew.
+      !step.rule.noCache &&
+      this.isCacheable(step)
+    );
   }
 
   /** What the cache said of a step's key, if it may be used. */
   readonly resultFor: ResultOf = (step) =>
-    step.key === undefined || !this.isCacheable(step) || this.#isUnknown(step)
+    step.key === undefined || step.uncached !== undefined || !this.isCacheable(step) || this.#isUnknown(step)
       ? undefined
       : this.#parts.lookups.get(step.key);
 
   /** Whether a copy's source runs anew in every build, so that its key does not tell what is copied. */
   #isUnknown({ source }: PlannedStep): boolean {
-    return !this.#parts.cacheRunLayers && source?.kind === 'stage' && hasRun(source.stage);
+    if (source?.kind !== 'stage') return false;
+    return hasStep(
+      source.stage,
+      ({ operation, uncached }) =>
+        uncached !== undefined || (operation.kind === 'run' && !this.#parts.cacheRunLayers),
+    );
   }
 
   /**

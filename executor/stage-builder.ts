@@ -52,6 +52,8 @@ export class StageBuilder {
   readonly #stage: PlannedStage;
   readonly #stack: StackedLayer[] = [];
   readonly #made: StackedLayer[] = [];
+  /** Why a step is not taken from the cache, when that shows at once. */
+  readonly #outcomes = new Map<PlannedStep, string>();
   #rootfs: Rootfs | undefined;
 
   constructor(session: BuildSession, stage: PlannedStage) {
@@ -98,7 +100,14 @@ export class StageBuilder {
       if (byContent !== undefined) return this.#cached(step, byContent, seconds());
       await this.#execute(step);
       const layer = await this.#seal(step);
-      progress.emit({ type: 'step-end', step: step.id, outcome: 'ran', seconds: seconds() });
+      const detail = this.#outcomes.get(step) ?? this.#session.reasonOf(step);
+      progress.emit({
+        type: 'step-end',
+        step: step.id,
+        outcome: 'ran',
+        seconds: seconds(),
+        ...(detail === undefined ? {} : { detail }),
+      });
       return layer;
     } catch (error) {
       if (!signal.aborted)
@@ -128,7 +137,8 @@ export class StageBuilder {
     const tell = (outcome: Parameters<typeof this.tellLookup>[1], detail?: string): void =>
       this.tellLookup(step, outcome, detail);
     if (result.outcome !== 'hit') {
-      tell(result.outcome, result.detail);
+      const reason = result.outcome === 'miss' ? this.#session.reasonOf(step) : undefined;
+      tell(result.outcome, reason ?? result.detail);
       return undefined;
     }
     if (result.entry.parentChainID !== (await chainOf(this.#stack))) {
@@ -150,6 +160,9 @@ export class StageBuilder {
     outcome: 'hit' | 'other-rootfs' | LookupResult['outcome'],
     detail?: string,
   ): void {
+    // A cache that cannot be asked is warned of once.
+    if (outcome === 'expired' || outcome === 'other-rootfs' || outcome === 'corrupt')
+      this.#outcomes.set(step, detail ?? outcome);
     this.#session.progress.emit({
       type: 'cache',
       step: step.id,
@@ -183,6 +196,7 @@ export class StageBuilder {
       step.parentKey === undefined ||
       step.source === undefined ||
       step.key === undefined ||
+      step.uncached !== undefined ||
       !this.#session.isCacheable(step)
     )
       return undefined;
@@ -198,7 +212,7 @@ export class StageBuilder {
     const definition = copyContentDefinition(operation, step.parentKey, content);
     this.#session.contentDefinitions.set(step, definition);
     const key = stepKey(definition);
-    const results = await cache.lookup([key], this.#session.lookupOptions);
+    const results = await cache.lookup([key], this.#session.lookupOptionsOf(step));
     const result = results.get(key);
     if (result?.outcome !== 'hit') return undefined;
     const reused = await this.#reuse(step, result);

@@ -15,7 +15,10 @@ export function booleanFlag(flag: string, description: string, fallback?: boolea
 
 /** A flag with a value, which `KILN_<FLAG>` may give too. */
 export function valueFlag(flags: string, description: string): Option {
-  return new Option(flags, description).env(environmentName(flags));
+  const option = new Option(flags, description).env(environmentName(flags));
+  // --no-cache-filter takes a value, and is the negation of nothing.
+  option.negate = false;
+  return option;
 }
 
 /** A flag with a value that may be given several times. */

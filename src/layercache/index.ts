@@ -7,6 +7,7 @@ import type { LayerCache } from './layer-cache.ts';
 import { RegistryCache } from './registry-cache.ts';
 import { RegistryEntries } from './registry-entries.ts';
 
+export { type Difference, differences, type KeyedStep, type StepWords } from './differences.ts';
 export { type CacheEntry, decodeEntry, encodeEntry } from './entry.ts';
 export { baseKeyOf, type EntryBase, type EntryOrigin } from './entry-origin.ts';
 export type { EntryStore } from './entry-store.ts';
@@ -17,6 +18,7 @@ export { type CacheInventory, type DamagedEntry, type InventoryEntry, readInvent
 export { type CacheKey, describeKey, type KeyDefinition, keyOfTag, keyTag, stepKey } from './keys.ts';
 export { type LastBuild, lastBuildTag, type RememberedStep } from './last-build.ts';
 export type { LayerCache, LookupOptions, LookupResult, NewEntry } from './layer-cache.ts';
+export { nearestStep, type StoredStep } from './nearest.ts';
 export {
   defaultGraceSeconds,
   type EntryPolicy,

@@ -59,7 +59,7 @@ export function judge(
   if (longest !== undefined && age > longest)
     return {
       outcome: 'expired',
-      detail: `made ${entry.created.toISOString()}, expired ${formatDuration(age - longest)} ago`,
+      detail: `expired ${formatDuration(age - longest)} ago, made ${entry.created.toISOString()}`,
     };
   return { outcome: 'hit', entry, layer: layerOf(entry) };
 }

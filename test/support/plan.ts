@@ -1,6 +1,6 @@
 import { BaseResolver } from '../../executor/bases.ts';
 import { openContext } from '../../executor/context/index.ts';
-import { planBuild, type PlannedStage } from '../../executor/plan.ts';
+import { type CacheRules, noCacheRules, planBuild, type PlannedStage } from '../../executor/plan.ts';
 import { parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
 import { hostPlatform } from '../../src/oci/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
@@ -9,6 +9,7 @@ import { Progress } from '../../src/support/index.ts';
 export interface PlanSetting {
   readonly arguments?: Readonly<Record<string, string>>;
   readonly target?: string;
+  readonly rules?: Partial<CacheRules>;
 }
 
 /**
@@ -35,6 +36,7 @@ export async function planOf(
     buildArguments,
     platform,
     keyed: true,
+    rules: { ...noCacheRules, ...setting.rules },
     consumed: new Set(),
   });
 }

@@ -1,5 +1,5 @@
 /** npm run bench [name …]: runs all benchmarks, or those named. */
-const all = ['start', 'userns', 'cached', 'cold', 'memory', 'daemon-memory', 'scale', 'transfer'];
+const all = ['start', 'userns', 'cached', 'cold', 'memory', 'daemon-memory', 'scale', 'transfer', 'remote'];
 const names = process.argv.length > 2 ? process.argv.slice(2) : all;
 for (const name of names) {
   console.log(`\n${name}`);

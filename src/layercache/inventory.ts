@@ -68,7 +68,7 @@ export interface InventoryOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-const requestsAtOnce = 16;
+const requestsAtOnce = 8;
 /** Entries that are read at most; a registry that lists more is not believed. */
 const maximumTags = 200_000;
 

@@ -25,7 +25,7 @@ const lines = 100;
 const versions = 3;
 const shared = 7;
 /** Lines whose oldest chain goes. */
-const old = 10;
+const old = 3;
 const wanted = 5000;
 const layerBytes = 2000;
 

@@ -3,19 +3,21 @@ import { basename, dirname } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
-import { type Progress, version } from '../src/support/index.ts';
+import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
-import { openContext, readDockerfile } from './context/index.ts';
+import { checkBuild } from './checks.ts';
+import { isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
-import { OverlayIsolation, singleIdStatement } from './isolation/index.ts';
+import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { historyOf, newest } from './history.ts';
-import type { BuildOptions } from './options.ts';
 import { openNode } from './node.ts';
+import { type BuildOptions, givenPaths } from './options.ts';
 import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
 import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
+import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
 import { openVolumes } from './volumes.ts';
@@ -30,6 +32,13 @@ export interface BuildOutcome {
   readonly places: readonly string[];
 }
 
+/** What a build tells its caller, and shares with it. */
+export interface BuildMarks {
+  readonly onFirstRun?: () => void;
+  /** What the registry client reads its credentials with. */
+  readonly files?: TextFiles;
+}
+
 /**
  * Builds an image: parse, resolve, plan, look everything up, build what is missing, export.
  *
@@ -40,7 +49,7 @@ export async function build(
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
-  marks: { onFirstRun?: () => void } = {},
+  marks: BuildMarks = {},
 ): Promise<BuildOutcome> {
   const source = await readDockerfile(options.dockerfile);
   try {
@@ -56,11 +65,10 @@ async function buildFrom(
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
-  marks: { onFirstRun?: () => void },
+  { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
-  await using isolation = new OverlayIsolation();
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
   const context = await openContext(options.context, options.dockerfile);
@@ -86,16 +94,31 @@ async function buildFrom(
     platform,
     keyed: cache !== undefined,
     rules: options.cache.rules,
+    clampTime: options.sourceDate,
     consumed,
     signal: controller.signal,
   });
+  checkBuild(
+    dockerfile,
+    stages,
+    { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
+    { failing: options.checkError, progress },
+  );
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   warnOfRules(options.cache.rules, stages, progress);
+  warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   await using scratch = await volumes.scratch();
   const target = stages.at(-1);
   if (target === undefined) throw new Error('no stage is needed');
+  await using isolation = await openIsolation({
+    ...options.isolation,
+    given: givenPaths(options),
+    scratch: scratch.path,
+    progress,
+    files,
+  });
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,
@@ -116,7 +139,9 @@ async function buildFrom(
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
     compression: options.compression,
+    clampTime: options.sourceDate,
     exported: exportedStages(target),
+    sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
   const result = await firstFailure(session.stage(target), controller.controller);
@@ -151,6 +176,11 @@ function exportedStages(target: PlannedStage): Set<PlannedStage> {
   return exported;
 }
 
+function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
+  const sources = stages.flatMap(({ steps }) => steps.map(({ source }) => source));
+  return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
+}
+
 /** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */
 async function firstFailure(target: Promise<StageResult>, controller: AbortController): Promise<StageResult> {
   try {
@@ -168,9 +198,15 @@ function warnUnused(
   progress: Progress,
 ): void {
   const unused = [...buildArguments.keys()].filter(
-    (name) => !consumed.has(name) && !proxyArguments.has(name),
+    (name) => !consumed.has(name) && !proxyArguments.has(name) && name !== sourceDateName,
   );
   if (unused.length > 0) progress.warn(`no ARG of the stages that are built declares ${unused.join(', ')}`);
+}
+
+/** Files made before that date keep their times, which are others in the next build. */
+function warnLate(sourceDate: number | undefined, progress: Progress): void {
+  if (sourceDate !== undefined && sourceDate > Date.now() / 1000)
+    progress.warn(`${sourceDateName} is in the future, so that the image will not be the same another time`);
 }
 
 async function lookUpAll(
@@ -205,14 +241,15 @@ async function assemble(
     .map((layer) => session.placedEverywhere(layer));
   const { state } = target.interpreted;
   for (const [name, value] of options.labels) state.labels.set(name, value);
-  const history = await historyOf(target, result, (stage) => session.stage(stage));
+  const date = options.sourceDate === undefined ? undefined : new Date(options.sourceDate * 1000);
+  const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
     platform: options.platform,
     config: state.containerConfig(),
     author: state.author,
     history,
     layers,
-    created: newest(history),
+    created: date ?? newest(history),
   });
 }
 

@@ -20,16 +20,19 @@ import {
 } from '../src/cli/index.ts';
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
+import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
-import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
+import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
+import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
 interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   destination: string[];
   label: string[];
+  checkError: boolean;
   noPush?: boolean;
   tarPath?: string;
   ociLayoutPath?: string;
@@ -39,6 +42,9 @@ interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFl
   waitForWarmer?: number;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
+  isolation: IsolationKind;
+  force: boolean;
+  cleanup: boolean;
 }
 
 const examples = `
@@ -48,6 +54,8 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
   executor explain --context . --cache-repo registry.example/cache    why does it miss?
+  executor check --help                                  look for mistakes without building
+  executor check --environment                           where steps run here, and why
 
 Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 143 for signals.`;
 
@@ -65,6 +73,7 @@ export function runExecutor(argv: readonly string[], signal: AbortSignal): Promi
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, signal));
   program.addCommand(explainCommand(signal));
+  addCheckCommand(program);
   return parseCommandLine(program, argv);
 }
 
@@ -73,6 +82,7 @@ function addBuildFlags(command: Command): void {
     ...sourceFlags(),
     listFlag('-d, --destination <reference>', 'where to push the image'),
     listFlag('--label <name=value>', 'label of the image'),
+    checkErrorFlag(),
     booleanFlag('--no-push', 'do not push to the destinations'),
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
@@ -94,6 +104,19 @@ function addBuildFlags(command: Command): void {
     valueFlag('--compression <format>', 'compression of new layers')
       .choices(['gzip', 'zstd'])
       .default('gzip'),
+    valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
+      .choices(isolationKinds)
+      .default('auto'),
+    booleanFlag(
+      '--force',
+      'build in place also outside of a container of Kiln: everything there is removed',
+      false,
+    ),
+    booleanFlag(
+      '--cleanup',
+      'empty the root after a build in place also when the container ends anyway',
+      false,
+    ),
     ...registryFlags(),
     ...pushFlags(),
     logFlag(),
@@ -105,7 +128,8 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
   const options = buildOptions(flags);
   const progress = new Progress();
   using _reporter = reportTo(progress, flags.logFormat);
-  await using client = new RegistryClient(registryOptions(flags, progress));
+  const files = new TextFiles();
+  await using client = new RegistryClient({ ...registryOptions(flags, progress), files });
   const onFirstRun = (): void => {
     // Since the process began, loading included.
     const milliseconds = Math.round(performance.now());
@@ -115,7 +139,7 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun });
+  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
@@ -127,9 +151,9 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
 /** Checks the flags against each other and fills in what follows from them. @throws UsageError. */
 function buildOptions(flags: Flags): BuildOptions {
   const destinations = flags.destination.map(parseReference);
+  const source = sourceOptions(flags, destinations);
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
-  const source = sourceOptions(flags, destinations);
   const directory = flags.context.replace(/^dir:\/\//, '');
   const plain = destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
   // With nothing said about where to, the image goes to a layout beside the cache.
@@ -139,10 +163,12 @@ function buildOptions(flags: Flags): BuildOptions {
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
+    checkError: flags.checkError,
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
+    isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
       ...cacheOptions(flags, destinations, cacheDirectory),

@@ -1,6 +1,6 @@
-import type { LookupResult } from '../src/layercache/index.ts';
+import type { CacheEntry, LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
-import type { PlannedStage, PlannedStep } from './plan.ts';
+import { isLinked, type PlannedStage, type PlannedStep } from './plan.ts';
 
 /** What the cache said of a step; undefined when it was not asked or its answer may not be used. */
 export type ResultOf = (step: PlannedStep) => LookupResult | undefined;
@@ -20,12 +20,32 @@ export function forecast(stage: PlannedStage, resultOf: ResultOf): Forecast {
   let certain = 0;
   for (const step of stage.steps) {
     const result = resultOf(step);
-    if (chain === undefined || result?.outcome !== 'hit' || result.entry.parentChainID !== chain)
+    if (chain === undefined || result?.outcome !== 'hit' || !fitsOn(chain, step, result.entry))
       return { certain, chain: undefined };
     if (result.entry.layer !== null) chain = extendChain(chain ?? undefined, result.entry.layer.diffID);
     certain++;
   }
   return { certain, chain };
+}
+
+/**
+ * The stages that steps copy from which are not taken from the cache for certain. A layer that is made on nothing fits
+ * whatever comes before it, so one that hits needs no source.
+ */
+export function wantedSources(stage: PlannedStage, resultOf: ResultOf): PlannedStage[] {
+  return stage.steps.slice(forecast(stage, resultOf).certain).flatMap((step) => {
+    const hits = isLinked(step) && resultOf(step)?.outcome === 'hit';
+    return step.source?.kind === 'stage' && !hits ? [step.source.stage] : [];
+  });
+}
+
+/** Whether the layer of an entry was made on exactly what is below the step in this build; with `--link`, on nothing. */
+export function fitsOn(
+  chain: ChainID | null,
+  step: PlannedStep,
+  { parentChainID }: Pick<CacheEntry, 'parentChainID'>,
+): boolean {
+  return parentChainID === (isLinked(step) ? null : chain);
 }
 
 function chainBelow({ base }: PlannedStage, resultOf: ResultOf): ChainID | null | undefined {

@@ -8,18 +8,20 @@ import type { StageResult } from './stage-builder.ts';
  * changes nothing gives the very same image.
  *
  * @param resultOf the result of an earlier stage.
+ * @param date of all entries that are not the base's; undefined: their own.
  */
 export async function historyOf(
   stage: PlannedStage,
   result: StageResult,
   resultOf: (stage: PlannedStage) => Promise<StageResult>,
+  date?: Date,
 ): Promise<HistoryEntry[]> {
   const history: HistoryEntry[] = [];
   const { base } = stage;
   if (base.kind === 'image')
     history.push(...(base.image.config.history ?? missingHistory(base.image.config)));
   if (base.kind === 'stage')
-    history.push(...(await historyOf(base.stage, await resultOf(base.stage), resultOf)));
+    history.push(...(await historyOf(base.stage, await resultOf(base.stage), resultOf, date)));
   let created = newest(history);
   let position = 0;
   for (const item of stage.interpreted.items) {
@@ -27,7 +29,11 @@ export async function historyOf(
     if (made?.created !== undefined && made.created > created) ({ created } = made);
     const entry = item.kind === 'step' ? item.step.history : item.history;
     const empty = (await made?.placed) === undefined;
-    history.push({ created: created.toISOString(), ...entry, ...(empty ? { empty_layer: true } : {}) });
+    history.push({
+      created: (date ?? created).toISOString(),
+      ...entry,
+      ...(empty ? { empty_layer: true } : {}),
+    });
   }
   return history;
 }

@@ -21,6 +21,7 @@ import {
   type RunInstruction,
   type StageGraph,
 } from '../src/dockerfile/index.ts';
+import { ModeChange, parseExcludes } from './context/index.ts';
 import { healthText, plainList, quotedList, runText } from './history-text.ts';
 import { requireNoDirective, stepRule } from './step-directives.ts';
 import { proxyArguments, type StageState } from './stage-state.ts';
@@ -370,10 +371,6 @@ class Interpreter {
     }));
     const chown = instruction.chown === undefined ? undefined : this.#expand(instruction, instruction.chown);
     const chmod = instruction.chmod === undefined ? undefined : this.#expand(instruction, instruction.chmod);
-    const word = instruction.kind.toUpperCase();
-    const words = [...sources, ...files.map(({ name }) => `<<${name}`), destination].join(' ');
-    const from = instruction.from === undefined ? '' : ` --from=${instruction.from}`;
-    const owned = `${chown === undefined ? '' : ` --chown=${chown}`}${chmod === undefined ? '' : ` --chmod=${chmod}`}`;
     const origin: Origin | undefined = this.#stage.sources.get(instruction);
     if (instruction.from !== undefined && origin === undefined)
       throw unsupported(
@@ -389,9 +386,36 @@ class Interpreter {
       destination: this.#destination(destination),
       chown,
       chmod: chmod === undefined ? undefined : this.#mode(instruction, chmod),
-      unpackArchives: instruction.kind === 'add',
+      unpackArchives: instruction.unpack ?? instruction.kind === 'add',
+      link: this.#isLinked(instruction, chown),
+      parents: instruction.parents,
+      excludes: parseExcludes(instruction.excludes, this.#where(instruction.line)),
     };
-    this.#step(instruction, operation, `${word}${from} ${words}`, `${word}${owned} ${words} # buildkit`);
+    const word = instruction.kind.toUpperCase();
+    const words = [...sources, ...files.map(({ name }) => `<<${name}`), destination].join(' ');
+    const from = instruction.from === undefined ? '' : ` --from=${instruction.from}`;
+    const flags = [
+      ...(instruction.parents ? [' --parents'] : []),
+      ...(chown === undefined ? [] : [` --chown=${chown}`]),
+      ...(chmod === undefined ? [] : [` --chmod=${chmod}`]),
+    ].join('');
+    this.#step(instruction, operation, `${word}${from} ${words}`, `${word}${flags} ${words} # buildkit`);
+  }
+
+  /**
+   * Whether the layer is made on nothing. With `--chmod` it is not, as in BuildKit: the directories that lead to the
+   * destination would have that mode too, and take it to the image.
+   */
+  #isLinked({ link, chmod, line }: CopyInstruction, chown: string | undefined): boolean {
+    if (!link || chmod !== undefined) return false;
+    if (chown !== undefined && !/^[0-9]+(?::[0-9]*)?$/.test(chown))
+      throw new BuildError('--chown of a copy with --link takes numbers: its layer has no /etc/passwd', {
+        code: 'E_USER_NOT_FOUND',
+        where: this.#where(line),
+        subject: chown,
+        remedy: 'Write --chown=1000:1000, or leave --link out.',
+      });
+    return true;
   }
 
   /** Of RUN, what this version cannot do yet. */
@@ -406,12 +430,8 @@ class Interpreter {
   #requireSupportedCopy(instruction: CopyInstruction): void {
     const word = instruction.kind.toUpperCase();
     const flags = {
-      link: instruction.link,
-      parents: instruction.parents,
-      exclude: instruction.excludes.length > 0,
       checksum: instruction.checksum !== undefined,
       'keep-git-dir': instruction.keepGitDir !== undefined,
-      unpack: instruction.unpack !== undefined,
     };
     for (const [flag, given] of Object.entries(flags))
       if (given) throw unsupported(`${word} --${flag}`, this.#where(instruction.line));
@@ -444,14 +464,14 @@ class Interpreter {
     return directory && path !== '/' ? `${path}/` : path;
   }
 
-  #mode(instruction: CopyInstruction, text: string): number {
-    if (!/^0*[0-7]{1,4}$/.test(text))
-      throw new BuildError(`"${text}" is not an octal mode`, {
-        code: 'E_DOCKERFILE_SYNTAX',
-        where: this.#where(instruction.line),
-        subject: instruction.chmod,
-        remedy: 'Write --chmod=0644.',
-      });
-    return parseInt(text, 8);
+  #mode(instruction: CopyInstruction, text: string): number | string {
+    if (/^0*[0-7]{1,4}$/.test(text)) return parseInt(text, 8);
+    if (!/^[0-9]/.test(text) && ModeChange.parse(text) !== undefined) return text;
+    throw new BuildError(`"${text}" is not a mode`, {
+      code: 'E_DOCKERFILE_SYNTAX',
+      where: this.#where(instruction.line),
+      subject: instruction.chmod,
+      remedy: 'Write --chmod=0644, or --chmod=u=rwX,go=rX.',
+    });
   }
 }

@@ -1,5 +1,7 @@
+import { resolve } from 'node:path';
 import type { Platform, Reference } from '../src/oci/index.ts';
 import type { CacheRules } from './plan.ts';
+import type { IsolationKind } from './isolation/index.ts';
 
 /** What is built: a Dockerfile and its context. */
 export interface SourceOptions {
@@ -10,11 +12,15 @@ export interface SourceOptions {
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
+  readonly sourceDate: number | undefined;
 }
 
 /** What the user asked of one build, checked and with its defaults. */
 export interface BuildOptions extends SourceOptions {
   readonly labels: ReadonlyMap<string, string>;
+  /** What the build checks find fails the build. */
+  readonly checkError: boolean;
   readonly outputs: OutputOptions;
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */
@@ -24,6 +30,15 @@ export interface BuildOptions extends SourceOptions {
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
   readonly compression: 'gzip' | 'zstd';
+  readonly isolation: IsolationChoice;
+}
+
+export interface IsolationChoice {
+  readonly kind: IsolationKind;
+  /** Builds in place also where the root file system is not that of a container of Kiln's. */
+  readonly force: boolean;
+  /** Empties the root after a build in place, also when the container ends with it. */
+  readonly cleanup: boolean;
 }
 
 export interface OutputOptions {
@@ -44,4 +59,16 @@ export interface CacheOptions {
   readonly rules: CacheRules;
   readonly runLayers: boolean;
   readonly copyLayers: boolean;
+}
+
+/** The paths that a build was given, and that are not an image's wherever they lie. */
+export function givenPaths(options: BuildOptions): string[] {
+  const { outputs, cache } = options;
+  const layout =
+    cache.location?.startsWith('oci:') === true ? cache.location.slice('oci:'.length) : undefined;
+  const paths = [
+    ...[options.context.replace(/^dir:\/\//, ''), options.dockerfile, options.cacheDirectory],
+    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, layout],
+  ];
+  return paths.filter((path) => path !== undefined).map((path) => resolve(path));
 }

@@ -23,7 +23,8 @@ export interface PlannedStep extends Step {
   /** Undefined, as the definition is, when nothing is looked up and nothing stored. */
   readonly key: CacheKey | undefined;
   readonly definition: KeyDefinition | undefined;
-  readonly parentKey: CacheKey | undefined;
+  /** Null for a layer that does not depend on what is below it. */
+  readonly parentKey: CacheKey | null | undefined;
   readonly source: PlannedBase | undefined;
   /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
   readonly stamp: string | undefined;
@@ -33,6 +34,8 @@ export interface PlannedStep extends Step {
   readonly uncached: string | undefined;
   /** How old its result may be; undefined: as old as that of any step. */
   readonly ttlSeconds: number | undefined;
+  /** The steps that are below it. */
+  readonly ground: StepGround;
   /** How old it may be because of what it copies from. */
   readonly sourceTtlSeconds: number;
 }
@@ -45,8 +48,16 @@ export interface PlannedStage {
   readonly steps: readonly PlannedStep[];
   readonly finalKey: CacheKey | undefined;
   readonly origin: EntryOrigin;
+  /** What is below a step of a stage that is made from this one. */
+  readonly ground: StepGround;
   /** The shortest time that a step of it, or of what it is made from, says its result may be used; Infinity for none. */
   readonly ttlSeconds: number;
+}
+
+/** What is below a step: a step or base, and upon it copies with `--link`, which stand on nothing themselves. */
+interface StepGround {
+  readonly key: CacheKey | undefined;
+  readonly links: readonly CacheKey[];
 }
 
 /** What a build is told not to take from the cache, and what counts in no key. */
@@ -71,6 +82,8 @@ export interface PlanOptions {
   /** Whether keys are wanted: without a cache, files need not be read twice. */
   readonly keyed: boolean;
   readonly rules: CacheRules;
+  /** What times in layers are limited to, in seconds since 1970: with another limit they are other layers. */
+  readonly clampTime?: number | undefined;
   readonly consumed: Set<string>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -127,7 +140,8 @@ async function planStage(
   const uncachedStage = uncachedBecause(options.rules, stage);
   let ttlSeconds = base.kind === 'stage' ? base.stage.ttlSeconds : Infinity;
   const steps: PlannedStep[] = [];
-  let parentKey = options.keyed ? baseKey(base, stage.platform) : undefined;
+  let parentKey = options.keyed ? baseKey(options, base, stage.platform) : undefined;
+  let ground = base.kind === 'stage' ? base.stage.ground : { key: parentKey, links: [] as CacheKey[] };
   for (const item of interpreted.items) {
     if (item.kind !== 'step') continue;
     const { operation } = item.step;
@@ -135,11 +149,12 @@ async function planStage(
       operation.kind === 'copy' && operation.from !== undefined
         ? await locate(operation.from, item.step.line)
         : undefined;
-    const sourceKey = source === undefined ? undefined : baseKey(source, stage.platform);
+    const sourceKey = source === undefined ? undefined : baseKey(options, source, stage.platform);
     const reading =
       parentKey === undefined || source !== undefined ? undefined : await readContext(options, item.step);
+    const own = parentKey === undefined || !isLinked(item.step) ? parentKey : null;
     const definition =
-      parentKey === undefined ? undefined : definitionOf(item.step, parentKey, sourceKey, reading?.digest);
+      own === undefined ? undefined : definitionOf(item.step, own, sourceKey, reading?.digest);
     const key = definition === undefined ? undefined : stepKey(definition);
     const { rule } = item.step;
     const sourceTtlSeconds = source?.kind === 'stage' ? source.stage.ttlSeconds : Infinity;
@@ -148,17 +163,22 @@ async function planStage(
       ...item.step,
       key,
       definition,
-      parentKey,
+      parentKey: own,
       source,
       stamp: reading?.stamp,
       files: reading?.files,
       uncached: rule.noCache ? '# kiln: no-cache' : uncachedStage,
       ttlSeconds: rule.ttlSeconds,
       sourceTtlSeconds,
+      ground,
     });
-    parentKey = key;
+    if (key !== undefined && own !== undefined) ground = groundAbove(ground, own, key);
+    parentKey = keyAbove(parentKey, own, key);
   }
-  const origin = { line: `${options.subject} ${stage.label}`, base: entryBase(base, stage.platform) };
+  const origin = {
+    line: `${options.subject} ${stage.label}`,
+    base: entryBase(options, base, stage.platform),
+  };
   return {
     index: stage.stage.index,
     label: stage.label,
@@ -167,6 +187,7 @@ async function planStage(
     steps,
     finalKey: parentKey,
     origin,
+    ground,
     ttlSeconds,
   };
 }
@@ -197,9 +218,22 @@ export function lookupsOf(
   return { keys: [...ages.keys()], maxAgeSeconds: (key) => ages.get(key) ?? maxAgeSeconds };
 }
 
-function entryBase(base: PlannedBase, platform: Platform): EntryBase {
+function groundAbove(ground: StepGround, own: CacheKey | null, key: CacheKey): StepGround {
+  return own === null ? { ...ground, links: [...ground.links, key] } : { key, links: [] };
+}
+
+/** What an entry says of where it was made. A key that stands on copies with `--link` does not name them, so they are named. */
+export function originOf({ origin }: PlannedStage, { ground }: PlannedStep): EntryOrigin {
+  const { key, links } = ground;
+  return links.length === 0 || key === undefined ? origin : { ...origin, ground: { key, links } };
+}
+
+function entryBase({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): EntryBase {
   if (base.kind === 'stage') return base.stage.origin.base;
-  const facts = { platform: formatPlatform(platform) };
+  const facts = {
+    platform: formatPlatform(platform),
+    ...(clampTime === undefined ? {} : { clampTime }),
+  };
   if (base.kind === 'scratch') return { name: 'scratch', chainID: null, ...facts };
   return { name: formatReference(base.image.reference), chainID: base.image.chainID, ...facts };
 }
@@ -227,39 +261,71 @@ async function locateOrigin(
   return { kind: 'stage', stage: found };
 }
 
-function baseKey(base: PlannedBase, platform: Platform): CacheKey | undefined {
+function baseKey({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): CacheKey | undefined {
   if (base.kind === 'stage') return base.stage.finalKey;
-  return stepKey({ kind: 'base', chainID: base.kind === 'image' ? base.image.chainID : null, platform });
+  const chainID = base.kind === 'image' ? base.image.chainID : null;
+  return stepKey({ kind: 'base', chainID, platform, clampTime });
+}
+
+/** Whether a step's layer is made on nothing, so that it fits on anything. */
+export function isLinked({ operation }: Step): boolean {
+  return operation.kind === 'copy' && operation.link;
+}
+
+/** What stands for everything so far in the keys of the steps that follow. */
+function keyAbove(
+  below: CacheKey | undefined,
+  own: CacheKey | null | undefined,
+  key: CacheKey | undefined,
+): CacheKey | undefined {
+  if (own !== null || below === undefined || key === undefined) return key;
+  return stepKey({ kind: 'link', parent: below, layer: key });
 }
 
 function definitionOf(
   { operation }: Step,
-  parent: CacheKey,
+  parent: CacheKey | null,
   source: CacheKey | undefined,
   content: Digest | undefined,
 ): KeyDefinition {
+  if (operation.kind === 'copy') {
+    if (source === undefined) return copyContentDefinition(operation, parent, content ?? null);
+    const { patterns, destination, chown = null } = operation;
+    const chmod = chmodText(operation);
+    return {
+      kind: 'copy-from',
+      parent,
+      source,
+      patterns,
+      destination,
+      chown,
+      chmod,
+      ...copyFlags(operation),
+    };
+  }
+  if (parent === null) throw new Error('only copies are made on nothing');
   if (operation.kind === 'run') {
     const { argv, keyedEnv, user, workingDirectory } = operation;
     return { kind: 'run', parent, argv, env: keyedEnv, user, workingDirectory };
   }
-  if (operation.kind === 'workdir')
-    return { kind: 'workdir', parent, path: operation.path, user: operation.user };
-  if (source === undefined) return copyContentDefinition(operation, parent, content ?? null);
-  return {
-    kind: 'copy-from',
-    parent,
-    source,
-    patterns: operation.patterns,
-    destination: operation.destination,
-    chown: operation.chown ?? null,
-    chmod: operation.chmod?.toString(8) ?? null,
-  };
+  return { kind: 'workdir', parent, path: operation.path, user: operation.user };
+}
+
+type CopyOperation = Extract<Operation, { kind: 'copy' }>;
+
+function chmodText({ chmod }: CopyOperation): string | null {
+  return typeof chmod === 'number' ? chmod.toString(8) : (chmod ?? null);
+}
+
+/** Copies without these flags have the keys that they would have if there were no such flags. */
+function copyFlags({ parents, excludes }: CopyOperation): { parents?: true; excludes?: readonly string[] } {
+  return { ...(parents ? { parents } : {}), ...(excludes.length === 0 ? {} : { excludes }) };
 }
 
 /** What a copy's key is made of by the content of what it copies, wherever that is from. */
 export function copyContentDefinition(
-  operation: Extract<Operation, { kind: 'copy' }>,
-  parent: CacheKey,
+  operation: CopyOperation,
+  parent: CacheKey | null,
   content: Digest | null,
 ): KeyDefinition {
   return {
@@ -267,11 +333,12 @@ export function copyContentDefinition(
     parent,
     destination: operation.destination,
     chown: operation.chown ?? null,
-    chmod: operation.chmod?.toString(8) ?? null,
+    chmod: chmodText(operation),
     content,
     files: operation.files,
     unpackArchives: operation.unpackArchives,
     keepOwners: operation.from !== undefined,
+    ...copyFlags(operation),
   };
 }
 
@@ -284,10 +351,12 @@ async function readContext(options: PlanOptions, step: Step): Promise<TreeReadin
     {
       root: directory,
       patterns: operation.patterns,
+      excludes: operation.excludes,
+      parents: operation.parents,
       ignore,
       where: step.where,
       treeName: 'the build context',
     },
-    { owners: false, modes: operation.chmod === undefined, signal: options.signal },
+    { owners: false, modes: typeof operation.chmod !== 'number', signal: options.signal },
   );
 }

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import PQueue from 'p-queue';
-import type { Layer } from '../src/layer/index.ts';
+import type { Layer, LayerSource } from '../src/layer/index.ts';
 import {
   describeKey,
   foldFileList,
@@ -18,9 +18,10 @@ import type { BaseImage } from './bases.ts';
 import type { BuildContext } from './context/index.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
-import type { Isolation } from './isolation/index.ts';
+import type { Isolation, LayerStack } from './isolation/index.ts';
+import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
-import type { PlannedBase, PlannedStage, PlannedStep } from './plan.ts';
+import { originOf, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
 import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
 
 /** What a build works with; one for every build. */
@@ -42,7 +43,11 @@ export interface SessionParts {
   readonly lookups: ReadonlyMap<string, LookupResult>;
   /** The target and the stages below it, whose layers are the image's. */
   readonly exported: ReadonlySet<PlannedStage>;
+  /** Stages that steps of other stages copy from. */
+  readonly sources: ReadonlySet<PlannedStage>;
   readonly compression: 'gzip' | 'zstd';
+  /** No time in a layer is later, in seconds since 1970. */
+  readonly clampTime: number | undefined;
   readonly progress: Progress;
   /** Aborts everything that still runs; with a reason when a part of the build failed. */
   readonly controller: AbortController;
@@ -62,7 +67,9 @@ export class BuildSession implements AsyncDisposable {
   readonly #results = new Map<number, Promise<StageResult>>();
   readonly #leases: LayerLease[] = [];
   readonly #paths = new Map<Digest, Promise<string>>();
+  readonly #sources: LayerSources;
   readonly #pulls = new Map<BaseImage, Promise<void>>();
+  readonly #built = new Set<PlannedStage>();
   readonly #writing = new PQueue({ concurrency: writers });
   readonly #background = new Set<Promise<unknown>>();
   readonly #stored = new Set<Digest>();
@@ -75,6 +82,9 @@ export class BuildSession implements AsyncDisposable {
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
+    const { volumes, controller } = parts;
+    const pull = (base: BaseImage): Promise<void> => this.#pull(base, { unpack: false });
+    this.#sources = new LayerSources({ volumes, pull, signal: controller.signal });
     const { cache, subject, stages, progress, cachePush: remembers } = parts;
     if (cache === undefined) return;
     this.#reasons = MissReasons.start(
@@ -112,6 +122,9 @@ export class BuildSession implements AsyncDisposable {
   /** How a step is looked up by the content of what it copies, which does not grow old with where it is from. */
   lookupOptionsOf({ ttlSeconds }: PlannedStep): LookupOptions {
     return { maxAgeSeconds: ttlSeconds ?? this.#parts.maxAgeSeconds, signal: this.signal };
+  }
+  get clampTime(): number | undefined {
+    return this.#parts.clampTime;
   }
 
   scratchFile(): string {
@@ -163,20 +176,35 @@ export class BuildSession implements AsyncDisposable {
    */
   async isMadeHere(stage: PlannedStage): Promise<boolean> {
     const result = await this.#results.get(stage.index);
-    return result?.stack.some(({ directory }) => directory !== undefined) ?? false;
+    return result?.stack.some(({ files }) => files !== undefined) ?? false;
   }
 
   /** Builds a stage, once however many need it. */
   stage(stage: PlannedStage): Promise<StageResult> {
     const known = this.#results.get(stage.index);
     if (known !== undefined) return known;
-    const result = new StageBuilder(this, stage).build().catch((error: unknown) => {
-      // The other stages have no use any more.
-      this.#parts.controller.abort(error);
-      throw error;
-    });
+    const result = new StageBuilder(this, stage).build().then(
+      (built) => {
+        this.#built.add(stage);
+        return built;
+      },
+      (error: unknown) => {
+        // The other stages have no use any more.
+        this.#parts.controller.abort(error);
+        throw error;
+      },
+    );
     this.#results.set(stage.index, result);
     return result;
+  }
+
+  isBuilt(stage: PlannedStage): boolean {
+    return this.#built.has(stage);
+  }
+
+  /** Whether steps of other stages copy from a stage. */
+  isSource(stage: PlannedStage): boolean {
+    return this.#parts.sources.has(stage);
   }
 
   /** Builds a stage beside the one that will need it. */
@@ -190,16 +218,33 @@ export class BuildSession implements AsyncDisposable {
     if (base.kind === 'stage') return (await this.stage(base.stage)).stack;
     return base.image.layers.map((layer) => ({
       placed: Promise.resolve({ layer, origins: base.image.origins, base: base.image }),
-      directory: undefined,
+      files: undefined,
       created: undefined,
     }));
+  }
+
+  /** A stack in the forms that a backend may ask for. */
+  layersOf(stack: readonly StackedLayer[]): LayerStack {
+    return { directories: () => this.directoriesOf(stack), sources: () => this.#sourcesOf(stack) };
+  }
+
+  async #sourcesOf(stack: readonly StackedLayer[]): Promise<LayerSource[]> {
+    const sources = await Promise.all(
+      stack.map(async ({ files, placed }): Promise<LayerSource | undefined> => {
+        if (files?.kind === 'captured')
+          return files.layer && { ...files.layer, kind: 'archive', compression: 'none' };
+        const layer = await placed;
+        return layer && this.#sources.find(layer);
+      }),
+    );
+    return sources.filter((source) => source !== undefined);
   }
 
   /** The unpacked directories of a stack, lowest first; each once, since overlayfs refuses one twice. */
   async directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
     const paths = await Promise.all(
       stack.map(async (stacked) => {
-        if (stacked.directory !== undefined) return stacked.directory;
+        if (stacked.files?.kind === 'upper') return stacked.files.directory;
         const layer = await stacked.placed;
         return layer === undefined ? undefined : this.#unpacked(layer);
       }),
@@ -230,7 +275,7 @@ export class BuildSession implements AsyncDisposable {
   }
 
   /** Puts a cold base on the writable volume as an image, so that the next build finds it warm. */
-  #pull(base: BaseImage): Promise<void> {
+  #pull(base: BaseImage, options: { readonly unpack?: boolean } = {}): Promise<void> {
     const known = this.#pulls.get(base);
     if (known !== undefined) return known;
     const volume = this.#parts.volumes.at(-1);
@@ -238,7 +283,10 @@ export class BuildSession implements AsyncDisposable {
       volume === undefined
         ? Promise.resolve()
         : volume
-            .pull(this.#parts.client, base.reference, this.#parts.platform, { signal: this.signal })
+            .pull(this.#parts.client, base.reference, this.#parts.platform, {
+              ...options,
+              signal: this.signal,
+            })
             .then(() => undefined);
     this.#pulls.set(base, pull);
     return pull;
@@ -276,7 +324,7 @@ export class BuildSession implements AsyncDisposable {
 
   /** Stores a step's result under its key (and a copy's under its content key) while the build goes on. */
   storeInCache(
-    { origin }: PlannedStage,
+    stage: PlannedStage,
     step: PlannedStep,
     parentChainID: ChainID | null,
     layer: Layer | undefined,
@@ -295,7 +343,7 @@ export class BuildSession implements AsyncDisposable {
           parentChainID,
           created,
           createdBy: step.written,
-          origin,
+          origin: originOf(stage, step),
           files: step.files === undefined ? undefined : foldFileList(step.files),
           description: describeKey(definition),
         },
@@ -343,5 +391,6 @@ export class BuildSession implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.settle();
     for (const lease of this.#leases) await lease[Symbol.asyncDispose]();
+    await this.#sources[Symbol.asyncDispose]();
   }
 }

@@ -1,7 +1,6 @@
-import { existsSync } from 'node:fs';
-import { basename, isAbsolute, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import type { Option } from 'commander';
-import { listFlag, parsePairs, valueFlag } from '../src/cli/index.ts';
+import { booleanFlag, listFlag, parsePairs, valueFlag } from '../src/cli/index.ts';
 import {
   formatPlatform,
   hostPlatform,
@@ -10,7 +9,9 @@ import {
   type Reference,
 } from '../src/oci/index.ts';
 import { UsageError } from '../src/support/index.ts';
+import { dockerfilePath } from './dockerfile-path.ts';
 import type { SourceOptions } from './options.ts';
+import { sourceDate, withSourceDate } from './source-date.ts';
 
 /** What the flags of {@link sourceFlags} give. */
 export interface SourceFlags {
@@ -20,6 +21,7 @@ export interface SourceFlags {
   readonly target?: string;
   readonly buildArg: readonly string[];
   readonly platform?: string;
+  readonly reproducible?: boolean;
 }
 
 /** The flags that say what is built. */
@@ -31,6 +33,10 @@ export function sourceFlags(): Option[] {
     valueFlag('--target <stage>', 'build this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
     valueFlag('--platform <os/arch>', "the image's platform; this machine's only"),
+    booleanFlag(
+      '--reproducible',
+      'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
+    ),
   ];
 }
 
@@ -42,6 +48,9 @@ export function sourceOptions(flags: SourceFlags, destinations: readonly Referen
       `--platform ${formatPlatform(platform)} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
       { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
     );
+  const buildArguments = parsePairs(flags.buildArg, 'build-arg');
+  const { reproducible } = flags;
+  const date = sourceDate({ reproducible, buildArguments, environment: process.env });
   const directory = flags.context.replace(/^dir:\/\//, '');
   const context = flags.contextSubPath === undefined ? flags.context : join(directory, flags.contextSubPath);
   const dockerfile = dockerfilePath(flags.dockerfile, context);
@@ -50,7 +59,8 @@ export function sourceOptions(flags: SourceFlags, destinations: readonly Referen
     dockerfile,
     subject: subjectOf(destinations, directory, dockerfile),
     target: flags.target,
-    buildArguments: parsePairs(flags.buildArg, 'build-arg'),
+    buildArguments: withSourceDate(buildArguments, date),
+    sourceDate: date,
     platform,
   };
 }
@@ -60,11 +70,4 @@ function subjectOf(destinations: readonly Reference[], context: string, dockerfi
   const [image] = destinations;
   const name = image === undefined ? basename(resolve(context)) : `${image.registry}/${image.repository}`;
   return `${name} ${basename(dockerfile)}`;
-}
-
-/** As kaniko looks for it: as given, or else inside the context. */
-function dockerfilePath(path: string, context: string): string {
-  const inside = join(context, path);
-  if (isAbsolute(path) || existsSync(inside) || !existsSync(path)) return isAbsolute(path) ? path : inside;
-  return resolve(path);
 }

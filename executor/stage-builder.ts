@@ -1,12 +1,18 @@
-import { fileLayer, writeLayer } from '../src/layer/index.ts';
+import { fileLayer } from '../src/layer/index.ts';
 import type { LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from './context/index.ts';
-import { forecast } from './forecast.ts';
+import { fitsOn, wantedSources } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
-import type { CopySource, Rootfs, RunStep } from './isolation/index.ts';
-import { copyContentDefinition, type PlannedStage, type PlannedStep } from './plan.ts';
+import type { CopySource, LayerStack, Rootfs, RunStep, StepFiles } from './isolation/index.ts';
+import {
+  copyContentDefinition,
+  isLinked,
+  type PlannedBase,
+  type PlannedStage,
+  type PlannedStep,
+} from './plan.ts';
 import type { BuildSession } from './session.ts';
 import type { Operation } from './steps.ts';
 import { stepKey } from '../src/layercache/index.ts';
@@ -15,8 +21,8 @@ import { stepKey } from '../src/layercache/index.ts';
 export interface StackedLayer {
   /** Undefined when the step changed nothing. Reading it has the layer written, when it is not yet. */
   readonly placed: Promise<PlacedLayer | undefined>;
-  /** The upper directory of a step that ran here. */
-  readonly directory: string | undefined;
+  /** The files of a step that ran here. */
+  readonly files: StepFiles | undefined;
   /** When its step ran, also when that was in another build; undefined for layers of a base. */
   readonly created: Date | undefined;
 }
@@ -65,13 +71,14 @@ export class StageBuilder {
     this.#startSources();
     this.#stack.push(...(await this.#session.stackOf(this.#stage.base)));
     try {
+      await this.#awaitSources();
       for (const step of this.#stage.steps) {
         const layer = await this.#perform(step);
         this.#stack.push(layer);
         this.#made.push(layer);
       }
     } finally {
-      await this.#rootfs?.[Symbol.asyncDispose]();
+      await this.#leave();
     }
     return { stack: this.#stack, steps: this.#made };
   }
@@ -81,9 +88,17 @@ export class StageBuilder {
    * one, and so that every stage that is built is known before anything is taken from the cache.
    */
   #startSources(): void {
-    const { certain } = forecast(this.#stage, this.#session.resultFor);
-    for (const step of this.#stage.steps.slice(certain))
-      if (step.source?.kind === 'stage') this.#session.startStage(step.source.stage);
+    for (const source of this.#wantedSources()) this.#session.startStage(source);
+  }
+
+  /** Where stages share one root they cannot run beside this one, so they come before it. */
+  async #awaitSources(): Promise<void> {
+    if (!this.#session.isolation.isExclusive) return;
+    for (const source of this.#wantedSources()) await this.#session.stage(source);
+  }
+
+  #wantedSources(): PlannedStage[] {
+    return wantedSources(this.#stage, this.#session.resultFor);
   }
 
   async #perform(step: PlannedStep): Promise<StackedLayer> {
@@ -98,8 +113,11 @@ export class StageBuilder {
       const byContent =
         step.operation.kind === 'copy' ? await this.#reuseByContent(step, step.operation) : undefined;
       if (byContent !== undefined) return this.#cached(step, byContent, seconds());
+      // What is made on nothing has a root file system of its own, and what comes after it one with its layer.
+      if (isLinked(step)) await this.#leave();
       await this.#execute(step);
       const layer = await this.#seal(step);
+      if (isLinked(step)) await this.#leave();
       const detail = this.#outcomes.get(step) ?? this.#session.reasonOf(step);
       progress.emit({
         type: 'step-end',
@@ -141,7 +159,7 @@ export class StageBuilder {
       tell(result.outcome, reason ?? result.detail);
       return undefined;
     }
-    if (result.entry.parentChainID !== (await chainOf(this.#stack))) {
+    if (!fitsOn(await chainOf(this.#stack), step, result.entry)) {
       tell('other-rootfs', 'its layer was made on another rootfs');
       return undefined;
     }
@@ -182,10 +200,8 @@ export class StageBuilder {
       ...(size === undefined ? {} : { bytes: size }),
     });
     // The mounted tree lacks this layer; a later step that runs opens a new one.
-    const open = this.#rootfs;
-    this.#rootfs = undefined;
-    if (open !== undefined) this.#session.background(Promise.resolve(open[Symbol.asyncDispose]()));
-    return { placed: Promise.resolve(reused.placed), directory: undefined, created: reused.created };
+    if (this.#rootfs !== undefined) this.#session.background(this.#leave());
+    return { placed: Promise.resolve(reused.placed), files: undefined, created: reused.created };
   }
 
   /** A copy from a stage may have been made from another build of it that gave the same files. */
@@ -200,12 +216,12 @@ export class StageBuilder {
       !this.#session.isCacheable(step)
     )
       return undefined;
-    const layers = await this.#session.directoriesOf(await this.#session.stackOf(step.source));
+    const layers = await this.#sourceLayers(step.source);
     const query = this.#query(step, operation, '/');
     const content = await this.#session.isolation.digestSources(
       layers,
       query,
-      { modes: operation.chmod === undefined },
+      { modes: typeof operation.chmod !== 'number' },
       this.#session.scratch,
       this.#session.signal,
     );
@@ -221,7 +237,7 @@ export class StageBuilder {
       this.#session.storeInCache(
         this.#stage,
         step,
-        await chainOf(this.#stack),
+        await chainOf(this.#below(step)),
         reused.placed?.layer,
         reused.created,
         { contentKnown: true },
@@ -230,12 +246,12 @@ export class StageBuilder {
   }
 
   async #execute(step: PlannedStep): Promise<void> {
-    const rootfs = await this.#openRootfs();
     const { operation } = step;
     const { signal } = this.#session;
+    if (operation.kind === 'copy') return this.#copy(step, operation);
+    const rootfs = await this.#openRootfs(step);
     if (operation.kind === 'workdir')
       return rootfs.makeDirectory(operation.path, operation.user, step.where, signal);
-    if (operation.kind === 'copy') return this.#copy(rootfs, step, operation);
     return this.#run(rootfs, step, { ...operation, where: step.where });
   }
 
@@ -252,17 +268,16 @@ export class StageBuilder {
     throw new BuildError(`the command ${how}: ${step.text}`, {
       code: 'E_RUN_FAILED',
       where: step.where,
-      remedy: result.signal === 'SIGKILL' ? 'It may have run out of memory.' : 'Its output above says why.',
+      remedy:
+        result.signal === 'SIGKILL'
+          ? 'It may have run out of memory.'
+          : (result.hint ?? 'Its output above says why.'),
     });
   }
 
-  async #copy(rootfs: Rootfs, step: PlannedStep, operation: CopyOperation): Promise<void> {
+  async #copy(step: PlannedStep, operation: CopyOperation): Promise<void> {
     let source: CopySource = { kind: 'directory' };
-    if (step.source !== undefined)
-      source = {
-        kind: 'layers',
-        layers: await this.#session.directoriesOf(await this.#session.stackOf(step.source)),
-      };
+    if (step.source !== undefined) source = { kind: 'layers', layers: await this.#sourceLayers(step.source) };
     const request: CopyRequest = {
       query:
         operation.patterns.length === 0
@@ -276,8 +291,17 @@ export class StageBuilder {
       unpackArchives: operation.unpackArchives,
       where: step.where,
     };
+    const rootfs = await this.#openRootfs(step);
     const stamp = await rootfs.copy(source, request, this.#session.signal);
     if (step.stamp !== undefined && step.stamp !== stamp) this.#session.doNotStore(step);
+  }
+
+  /** What another stage or an image has. Where stages share one root, this one lets others have it while it waits. */
+  async #sourceLayers(source: PlannedBase): Promise<LayerStack> {
+    const { isolation } = this.#session;
+    if (isolation.isExclusive && source.kind === 'stage' && !this.#session.isBuilt(source.stage))
+      await this.#leave();
+    return this.#session.layersOf(await this.#session.stackOf(source));
   }
 
   #query(step: PlannedStep, operation: CopyOperation, root: string): SourceQuery {
@@ -291,31 +315,49 @@ export class StageBuilder {
     return {
       root,
       patterns: operation.patterns,
+      excludes: operation.excludes,
+      parents: operation.parents,
       ignore: source === undefined ? this.#session.context.ignore : [],
       where: step.where,
       treeName,
     };
   }
 
-  async #openRootfs(): Promise<Rootfs> {
+  async #openRootfs(step: PlannedStep): Promise<Rootfs> {
     if (this.#rootfs !== undefined) return this.#rootfs;
-    const layers = await this.#session.directoriesOf(this.#stack);
-    this.#rootfs = await this.#session.isolation.openRootfs(layers, this.#session.scratch);
+    const { scratch, clampTime, signal } = this.#session;
+    this.#rootfs = await this.#session.isolation.openRootfs(this.#session.layersOf(this.#below(step)), {
+      scratch,
+      isSource: this.#session.isSource(this.#stage),
+      isMergeable: isLinked(step),
+      clampTime,
+      signal,
+    });
     return this.#rootfs;
+  }
+
+  /** What a step's layer is made on: everything so far, or with `--link` nothing. */
+  #below(step: PlannedStep): StackedLayer[] {
+    return isLinked(step) ? [] : [...this.#stack];
+  }
+
+  /** Closes the root file system; a later step that needs one opens it again. */
+  async #leave(): Promise<void> {
+    const open = this.#rootfs;
+    this.#rootfs = undefined;
+    await open?.[Symbol.asyncDispose]();
   }
 
   /** Ends the step's layer: its directory serves the next step at once, its blob is written meanwhile. */
   async #seal(step: PlannedStep): Promise<StackedLayer> {
-    const rootfs = await this.#openRootfs();
+    const rootfs = await this.#openRootfs(step);
     const sealed = await rootfs.seal();
-    const below = [...this.#stack];
+    const below = this.#below(step);
     const created = new Date();
     const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();
-      const facts = await writeLayer(
-        { ...sealed, output, compression: this.#session.compression },
-        this.#session.signal,
-      ).catch((error: unknown) => {
+      const { compression, signal } = this.#session;
+      const facts = await sealed.write({ output, compression }, signal).catch((error: unknown) => {
         throw atStep(error, step);
       });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
@@ -328,7 +370,7 @@ export class StageBuilder {
       get placed() {
         return (written ??= session.writing(write));
       },
-      directory: sealed.upper,
+      files: sealed.files,
       created,
     };
     // A layer that neither the image nor the cache needs is never written: other stages read its directory.

@@ -24,8 +24,13 @@ export type Operation =
       readonly files: readonly { readonly name: string; readonly content: string }[];
       readonly destination: string;
       readonly chown: string | undefined;
-      readonly chmod: number | undefined;
+      /** Permission bits, or a change of them as chmod(1) writes it. */
+      readonly chmod: number | string | undefined;
       readonly unpackArchives: boolean;
+      /** The layer is made on nothing, whatever is below it. */
+      readonly link: boolean;
+      readonly parents: boolean;
+      readonly excludes: readonly string[];
     }
   | { readonly kind: 'workdir'; readonly path: string; readonly user: string };
 

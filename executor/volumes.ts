@@ -7,6 +7,7 @@ import {
   TemporaryDirectory,
 } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
+import { homeWork, runsFromHome } from './home.ts';
 import type { BuildOptions } from './options.ts';
 
 /** The volumes of a build: the shared one, and where it cannot be written, one of the build's own. */
@@ -41,7 +42,10 @@ export async function openVolumes(options: BuildOptions, progress: Progress): Pr
     };
   }
   const shared = await openShared(cacheDirectory, progress);
-  const directory = await TemporaryDirectory.create(options.scratchDirectory ?? tmpdir(), 'kiln-volume-');
+  const directory = await TemporaryDirectory.create(
+    options.scratchDirectory ?? ownScratchParent(),
+    'kiln-volume-',
+  );
   const own = await Volume.open(directory.path, { access: 'read-write', durable: false, progress });
   return {
     all: shared === undefined ? [own] : [shared, own],
@@ -53,6 +57,11 @@ export async function openVolumes(options: BuildOptions, progress: Progress): Pr
       await directory[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Where a build keeps its own files when the volume can only be read and nothing else is said. */
+export function ownScratchParent(): string {
+  return runsFromHome() ? homeWork : tmpdir();
 }
 
 async function isWritable(directory: string): Promise<boolean> {

@@ -16,6 +16,8 @@ export async function bundlePrograms(outdir: string): Promise<void> {
       executor: 'executor/main.ts',
       warmer: 'warmer/main.ts',
       'rootfs-worker': 'executor/isolation/rootfs-worker.ts',
+      'root-worker': 'executor/isolation/inplace/root-worker.ts',
+      'step-worker': 'executor/isolation/inplace/step-worker.ts',
       'step-init': 'executor/isolation/step-init.ts',
       'tree-digest-worker': 'src/layer/tree-digest-worker.ts',
       'unpack-worker': 'src/layer/unpack-worker.ts',

@@ -47,7 +47,7 @@ interface OnceFlags extends VolumeFlags, RegistryFlags, LogFlags, OutputFlags {
   readonly downloadOnly: boolean;
 }
 
-type ListFlags = VolumeFlags & OutputFlags;
+type ListFlags = VolumeFlags & OutputFlags & LogFlags;
 
 const partlyDone = 3;
 
@@ -81,7 +81,7 @@ export async function runWarmer(argv: readonly string[], signal: AbortSignal): P
     });
   addFlags(once, onceFlags());
   const list = (name: string, description: string): Command =>
-    addFlags(program.command(name).description(description), [cacheDirFlag(), outputFlag()]);
+    addFlags(program.command(name).description(description), [cacheDirFlag(), outputFlag(), logFlag()]);
   list('ls', 'list the images on the volume').action(listImages);
   list('du', 'show what the volume holds and how much space it takes').action(showUsage);
   list('inspect', 'show an image on the volume with its layers')
@@ -163,14 +163,18 @@ function describeResult({ reference, platform, outcome, bytes, seconds }: WarmRe
 }
 
 async function listImages(flags: ListFlags): Promise<void> {
-  await using volume = await openForReading(flags);
+  const progress = new Progress();
+  using _reporter = reportTo(progress, flags.logFormat);
+  await using volume = await openForReading(flags, progress);
   const images = await volume.images();
   if (flags.output === 'json') writeJson(images);
   else process.stdout.write(imageTable(images));
 }
 
 async function showUsage(flags: ListFlags): Promise<void> {
-  await using volume = await openForReading(flags);
+  const progress = new Progress();
+  using _reporter = reportTo(progress, flags.logFormat);
+  await using volume = await openForReading(flags, progress);
   const usage = await volume.usage();
   if (flags.output === 'json') writeJson(usage);
   else process.stdout.write(usageTable(usage));
@@ -178,7 +182,9 @@ async function showUsage(flags: ListFlags): Promise<void> {
 
 async function inspectImage(name: string, flags: ListFlags): Promise<void> {
   const reference = parseReference(name);
-  await using volume = await openForReading(flags);
+  const progress = new Progress();
+  using _reporter = reportTo(progress, flags.logFormat);
+  await using volume = await openForReading(flags, progress);
   const images = await volume.inspect(reference);
   if (images.length === 0) throw notWarm(name, volume.directory);
   if (flags.output === 'json')

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { addFlags, logFlag, type LogFlags, valueFlag } from '../src/cli/index.ts';
-import { formatReference, parsePlatform, parseReference } from '../src/oci/index.ts';
+import { formatPlatform, formatReference, parsePlatform, parseReference } from '../src/oci/index.ts';
 import { Progress, reportTo } from '../src/support/index.ts';
 import { notWarm } from '../src/volume/index.ts';
 import { openForWriting } from './open-volume.ts';
@@ -37,9 +37,15 @@ async function setPinned(names: readonly string[], flags: PinFlags, pinned: bool
   const progress = new Progress();
   using _reporter = reportTo(progress, flags.logFormat);
   await using volume = await openForWriting(flags, progress);
-  const known = new Set((await volume.images()).map(({ reference }) => reference));
-  for (const reference of references)
-    if (!known.has(formatReference(reference))) throw notWarm(formatReference(reference), volume.directory);
+  const images = await volume.images();
+  for (const reference of references) {
+    const name = formatReference(reference);
+    const those = images.filter((image) => image.reference === name);
+    if (those.length === 0) throw notWarm(name, volume.directory);
+    const wanted = platform === undefined ? undefined : formatPlatform(platform);
+    if (wanted !== undefined && !those.some((image) => image.platform === wanted))
+      throw notWarm(`${name} for ${wanted}`, volume.directory);
+  }
   for (const reference of references)
     for (const changed of await volume.setPinned(reference, platform, pinned))
       process.stdout.write(`${pinned ? 'pinned' : 'unpinned'} ${formatReference(reference)} (${changed})\n`);

@@ -16,19 +16,45 @@ export function parseDockerignore(text: string, file: string): IgnoreRules {
     .split('\n')
     .entries()) {
     if (line.startsWith('#')) continue;
-    const trimmed = line.trim();
-    if (trimmed === '') continue;
-    const inverted = trimmed.startsWith('!');
-    const pattern = clean(trimmed.slice(inverted ? 1 : 0).trim());
-    if (trimmed === '!' || !isPattern(pattern))
-      throw new BuildError(`"${trimmed}" is not a pattern`, {
+    const rule = parseRule(line);
+    if (rule === undefined)
+      throw new BuildError(`"${line.trim()}" is not a pattern`, {
         code: 'E_DOCKERIGNORE_SYNTAX',
         where: `${file}:${index + 1}`,
         remedy: 'Write a backslash before a [ or \\ that stands for itself.',
       });
-    if (pattern !== '') rules.push((inverted ? '!' : '') + pattern);
+    if (rule !== '') rules.push(rule);
   }
   return rules;
+}
+
+/**
+ * Reads the patterns of `--exclude`, which are those of a `.dockerignore`, relative to each source.
+ *
+ * @param where the Dockerfile and line.
+ * @throws BuildError `E_DOCKERFILE_SYNTAX` for a pattern that is none.
+ */
+export function parseExcludes(patterns: readonly string[], where: string): IgnoreRules {
+  return patterns.flatMap((pattern) => {
+    const rule = parseRule(pattern);
+    if (rule === undefined)
+      throw new BuildError(`"${pattern}" is not a pattern`, {
+        code: 'E_DOCKERFILE_SYNTAX',
+        where,
+        subject: pattern,
+        remedy: 'Write a backslash before a [ or \\ that stands for itself.',
+      });
+    return rule === '' ? [] : [rule];
+  });
+}
+
+/** A pattern in its clean form; empty when it says nothing, undefined when it is malformed. */
+function parseRule(text: string): string | undefined {
+  const trimmed = text.trim();
+  const inverted = trimmed.startsWith('!');
+  const pattern = clean(trimmed.slice(inverted ? 1 : 0).trim());
+  if (trimmed === '!' || !isPattern(pattern)) return undefined;
+  return pattern === '' ? '' : (inverted ? '!' : '') + pattern;
 }
 
 /** Go's filepath.Clean, without a leading slash. */
@@ -70,6 +96,14 @@ export class Ignore {
   prunes(directory: string): boolean {
     return !this.#hasExceptions && this.excludes(directory);
   }
+}
+
+/**
+ * Whether rules leave a path of the context out together with all that may be below it. With exceptions among the rules
+ * nothing is certain.
+ */
+export function isIgnoredForCertain(rules: IgnoreRules, path: string): boolean {
+  return new Ignore(rules).prunes(path);
 }
 
 /** Whether a pattern is one of Go's filepath.Match: brackets closed, escapes complete. */

@@ -1,5 +1,7 @@
 export { copyInto, type CopyRequest } from './copy.ts';
-export type { IgnoreRules } from './dockerignore.ts';
+export { type IgnoreRules, isIgnoredForCertain, parseExcludes } from './dockerignore.ts';
+export { makeDirectory } from './make-directory.ts';
+export { ModeChange } from './mode-change.ts';
 export { type BuildContext, openContext, readDockerfile } from './open-context.ts';
 export { resolveOwner, resolveUser, type UserIdentity } from './owner.ts';
 export { matchSources, type SourceQuery } from './sources.ts';

@@ -11,6 +11,10 @@ export interface SourceQuery {
   /** Paths, with the wildcards of Go's filepath.Match. */
   readonly patterns: readonly string[];
   readonly ignore: IgnoreRules;
+  /** What is left out of what a pattern matches, by its path below the match. */
+  readonly excludes?: IgnoreRules;
+  /** The directories that lead to what a pattern matches are kept, up to `/./` in it; `**` matches any number of them. */
+  readonly parents?: boolean;
   /** Where the patterns stand, for messages: `Dockerfile:7`. */
   readonly where: string;
   /** How messages call the tree: `the build context`, `stage "build"`. */
@@ -26,6 +30,8 @@ export interface SourceMatch {
   readonly stat: Stats;
   /** For a directory, the relative paths below it that are not ignored, parents before children, by bytes. */
   readonly below: readonly BytePath[];
+  /** Of these, the directories that are there only for what is in them. */
+  readonly carried: ReadonlySet<BytePath>;
 }
 
 const wildcard = /[*?[\\]/;
@@ -37,16 +43,60 @@ const wildcard = /[*?[\\]/;
  * @throws BuildError `E_COPY_SOURCE_NOT_FOUND` for a name that is not there.
  */
 export function matchSources(query: SourceQuery): SourceMatch[] {
-  const ignore = new Ignore(query.ignore);
   const root = toBytePath(query.root);
-  return query.patterns.flatMap((pattern) => {
-    const relative = posix.normalize(`/${pattern}`).replace(/^\/+|\/+$/g, '');
-    const isWildcard = wildcard.test(relative);
-    const names = isWildcard ? glob(root, relative, ignore) : [toBytePath(relative)];
-    const found = names.flatMap((name) => matchOne(root, name, ignore));
-    if (found.length === 0 && !isWildcard) throw notFound(query, pattern, relative, ignore);
-    return found;
+  const filter: Filter = { ignore: new Ignore(query.ignore), exclude: new Ignore(query.excludes ?? []) };
+  const match = query.parents === true ? matchWithParents : matchPattern;
+  return query.patterns.flatMap((pattern) => match(query, root, pattern, filter));
+}
+
+function matchPattern(query: SourceQuery, root: BytePath, pattern: string, filter: Filter): SourceMatch[] {
+  const { ignore } = filter;
+  const relative = relativePattern(pattern);
+  const isWildcard = wildcard.test(relative);
+  const names = isWildcard ? glob(root, relative, ignore) : [toBytePath(relative)];
+  const found = names.flatMap((name) => matchOne(root, name, filter));
+  if (found.length === 0 && !isWildcard) throw notFound(query, pattern, relative, ignore);
+  return found.filter(
+    ({ name, stat }) => stat.isDirectory() || !filter.exclude.excludes(pathText(posix.basename(name))),
+  );
+}
+
+/**
+ * `--parents`: the match is the directory before `/./`, or the tree itself, of which only what the rest of the pattern
+ * matches is taken.
+ */
+function matchWithParents(
+  query: SourceQuery,
+  root: BytePath,
+  pattern: string,
+  filter: Filter,
+): SourceMatch[] {
+  const pivot = pattern.indexOf('/./');
+  const directory = pivot < 0 ? '' : relativePattern(pattern.slice(0, pivot));
+  const inside = relativePattern(pivot < 0 ? pattern : pattern.slice(pivot + 3));
+  const names = wildcard.test(directory) ? glob(root, directory, filter.ignore) : [toBytePath(directory)];
+  const include = inside === '' ? undefined : new Inclusion(inside);
+  const found = names.flatMap((name) => {
+    const { path, stat } = resolveBytesInRoot(root, name, { followLast: true });
+    if (stat?.isDirectory() !== true) return [];
+    const walk = new SourceWalk(path, name, { ...filter, include });
+    return [{ name, path, stat, below: [...walk.below('')], carried: walk.carried }];
   });
+  const whole = posix.join(directory, inside);
+  const isThere = found.some(({ below }) => below.length > 0) || include === undefined;
+  // Everything that is excluded may be nothing; a name that is not there may not.
+  if (!isThere && !wildcard.test(whole) && lookUpIn(root, whole, filter.ignore) === undefined)
+    throw notFound(query, pattern, whole, filter.ignore);
+  return found;
+}
+
+function lookUpIn(root: BytePath, name: string, ignore: Ignore): Stats | undefined {
+  if (ignore.prunes(name)) return undefined;
+  return lookUp(posix.join(root, toBytePath(name)));
+}
+
+function relativePattern(pattern: string): string {
+  return posix.normalize(`/${pattern}`).replace(/^\/+|\/+$/g, '');
 }
 
 function notFound(query: SourceQuery, pattern: string, relative: string, ignore: Ignore): BuildError {
@@ -63,37 +113,96 @@ function notFound(query: SourceQuery, pattern: string, relative: string, ignore:
   );
 }
 
-function matchOne(root: BytePath, name: BytePath, ignore: Ignore): SourceMatch[] {
+function matchOne(root: BytePath, name: BytePath, filter: Filter): SourceMatch[] {
   const { path, stat } = resolveBytesInRoot(root, name, { followLast: true });
   if (stat === undefined) return [];
-  const excluded = name !== '' && ignore.excludes(pathText(name));
-  if (!stat.isDirectory()) return excluded ? [] : [{ name, path, stat, below: [] }];
-  const below = [...walk(path, '', name, ignore)];
-  return excluded && below.length === 0 ? [] : [{ name, path, stat, below }];
+  const excluded = name !== '' && filter.ignore.excludes(pathText(name));
+  const walk = new SourceWalk(path, name, filter);
+  const { carried } = walk;
+  if (!stat.isDirectory()) return excluded ? [] : [{ name, path, stat, below: [], carried }];
+  const below = [...walk.below('')];
+  return excluded && below.length === 0 ? [] : [{ name, path, stat, below, carried }];
 }
 
-/** Paths below a directory; an excluded directory appears when something in it does not. */
-function* walk(root: BytePath, relative: BytePath, name: BytePath, ignore: Ignore): Generator<BytePath> {
-  for (const entry of sortedEntries(posix.join(root, relative))) {
-    const path = relative === '' ? entry.name : `${relative}/${entry.name}`;
-    const full = pathText(name === '' ? path : `${name}/${path}`);
-    const excluded = ignore.excludes(full);
-    if (!entry.isDirectory) {
-      if (!excluded) yield path;
-      continue;
-    }
-    if (excluded && ignore.prunes(full)) continue;
-    const inside = walk(root, path, name, ignore);
-    if (!excluded) {
+/** What decides about the paths below a match. */
+interface Filter {
+  /** By the path in the whole tree. */
+  readonly ignore: Ignore;
+  /** By the path below the match, as {@link include}. */
+  readonly exclude: Ignore;
+  /** Undefined: everything. */
+  readonly include?: Inclusion | undefined;
+}
+
+/** The paths below one match that its filter lets through. */
+class SourceWalk {
+  readonly #root: BytePath;
+  readonly #name: BytePath;
+  readonly #filter: Filter;
+  readonly carried = new Set<BytePath>();
+
+  constructor(root: BytePath, name: BytePath, filter: Filter) {
+    this.#root = root;
+    this.#name = name;
+    this.#filter = filter;
+  }
+
+  /** Paths below a directory; one that is not taken itself appears when something in it is. */
+  *below(relative: BytePath): Generator<BytePath> {
+    const { ignore, exclude, include } = this.#filter;
+    for (const entry of sortedEntries(posix.join(this.#root, relative))) {
+      const path = relative === '' ? entry.name : `${relative}/${entry.name}`;
+      const full = pathText(this.#name === '' ? path : `${this.#name}/${path}`);
+      const text = pathText(path);
+      const ignored = ignore.excludes(full);
+      const taken = !exclude.excludes(text) && include?.includes(text) !== false;
+      if (!entry.isDirectory) {
+        if (taken && !ignored) yield path;
+        continue;
+      }
+      if (ignored && ignore.prunes(full)) continue;
+      if (exclude.prunes(text) || include?.mayIncludeBelow(text) === false) continue;
+      const inside = this.below(path);
+      if (taken && !ignored) {
+        yield path;
+        yield* inside;
+        continue;
+      }
+      const first = inside.next();
+      if (first.done === true) continue;
+      if (!taken) this.carried.add(path);
       yield path;
+      yield first.value;
       yield* inside;
-      continue;
     }
-    const first = inside.next();
-    if (first.done === true) continue;
-    yield path;
-    yield first.value;
-    yield* inside;
+  }
+}
+
+/** A pattern with `**` that names what is taken of a tree: what it matches, and all that is below that. */
+class Inclusion {
+  readonly #matcher: Ignore;
+  /** Expressions of its components up to the first `**`, after which anything may follow. */
+  readonly #components: readonly RegExp[];
+  readonly #isDeep: boolean;
+
+  constructor(pattern: string) {
+    this.#matcher = new Ignore([pattern.startsWith('!') ? `\\${pattern}` : pattern]);
+    const components = pattern.split('/');
+    const deep = components.findIndex((component) => component.includes('**'));
+    this.#isDeep = deep >= 0;
+    this.#components = (deep < 0 ? components : components.slice(0, deep)).map(componentExpression);
+  }
+
+  includes(path: string): boolean {
+    return this.#matcher.excludes(path);
+  }
+
+  /** Whether it may include something below a directory. */
+  mayIncludeBelow(directory: string): boolean {
+    if (this.includes(directory)) return true;
+    const names = directory.split('/');
+    if (names.length >= this.#components.length && !this.#isDeep) return false;
+    return names.slice(0, this.#components.length).every((name, at) => this.#components[at]?.test(name));
   }
 }
 

@@ -12,7 +12,7 @@ import { TreeStamp } from './tree-stamp.ts';
 export interface TreeDigestOptions {
   /** Whether owners count: they do where a copy keeps them, that is from a stage or image. */
   readonly owners: boolean;
-  /** Whether permission bits count: they do not where --chmod sets them. */
+  /** Whether permission bits count: they do not where --chmod sets all of them. */
   readonly modes: boolean;
   readonly signal?: AbortSignal | undefined;
 }

@@ -112,7 +112,7 @@ async function plan(
 ): Promise<PlannedStage[]> {
   const text = await readDockerfile(source.dockerfile);
   const file = basename(source.dockerfile);
-  const { buildArguments, platform, subject } = source;
+  const { buildArguments, platform, subject, sourceDate: clampTime } = source;
   try {
     const dockerfile = parseDockerfile(text, file);
     const context = await openContext(source.context, source.dockerfile);
@@ -127,6 +127,7 @@ async function plan(
       const options = {
         dockerfile,
         subject,
+        clampTime,
         graph,
         context,
         bases,

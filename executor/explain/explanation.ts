@@ -9,7 +9,8 @@ import {
 } from '../../src/layercache/index.ts';
 import { type ChainID, extendChain, formatReference } from '../../src/oci/index.ts';
 import type { LookupOutcome } from '../../src/support/index.ts';
-import type { PlannedStage, PlannedStep } from '../plan.ts';
+import { fitsOn } from '../forecast.ts';
+import { isLinked, originOf, type PlannedStage, type PlannedStep } from '../plan.ts';
 
 /**
  * What a step's lookup came to. `found`: there is an entry, which is used if what runs below it comes out as it did;
@@ -88,7 +89,8 @@ class StageExplainer<Stored extends StoredStep> {
     const isHit = explanation.outcome === 'hit' && result?.outcome === 'hit';
     const layer = isHit ? result.entry.layer : undefined;
     if (!isHit) this.chain = undefined;
-    else if (layer != null) this.chain = extendChain(this.chain ?? undefined, layer.diffID);
+    else if (layer != null && this.chain !== undefined)
+      this.chain = extendChain(this.chain ?? undefined, layer.diffID);
     this.#ground = explanation.nearest ?? keyed;
     if (!isHit && explanation.outcome !== 'found') this.#cause ??= step;
     return explanation;
@@ -106,9 +108,11 @@ class StageExplainer<Stored extends StoredStep> {
       return say('not-asked', step.uncached ?? 'it is not cached');
     if (result.outcome === 'miss') return this.#explainMiss(step, keyed);
     if (result.outcome !== 'hit') return say(result.outcome, result.detail);
+    // Made on nothing, it fits whatever comes before it.
+    if (isLinked(step)) return say(fitsOn(null, step, result.entry) ? 'hit' : 'other-rootfs');
     if (this.chain === undefined)
       return say('found', `used if ${this.#causeName()} comes out as it did when this was made`);
-    if (result.entry.parentChainID !== this.chain) return say('other-rootfs', 'made on another rootfs');
+    if (!fitsOn(this.chain, step, result.entry)) return say('other-rootfs', 'made on another rootfs');
     return say('hit');
   }
 
@@ -147,10 +151,10 @@ class StageExplainer<Stored extends StoredStep> {
 }
 
 /** A planned step as it is compared; undefined when it has no key. */
-export function keyedStep({ origin }: PlannedStage, step: PlannedStep): KeyedStep | undefined {
+export function keyedStep(stage: PlannedStage, step: PlannedStep): KeyedStep | undefined {
   const { key, definition, written: instruction } = step;
   if (key === undefined || definition === undefined) return undefined;
-  return { key, description: describeKey(definition), instruction, origin };
+  return { key, description: describeKey(definition), instruction, origin: originOf(stage, step) };
 }
 
 function argumentNames({ operation }: PlannedStep): ReadonlySet<string> {

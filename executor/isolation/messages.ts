@@ -1,5 +1,5 @@
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
-import type { CopySource, RunStep } from './types.ts';
+import type { RunStep } from './types.ts';
 
 /** Where a worker mounts what it works on; all of it in its own mount namespace. */
 export interface OverlaySpace {
@@ -10,12 +10,16 @@ export interface OverlaySpace {
   readonly files: readonly string[];
 }
 
+/** Files to copy from: a directory outside, or directories of layers, lowest first. */
+export type MountedSource =
+  { readonly kind: 'directory' } | { readonly kind: 'layers'; readonly layers: readonly string[] };
+
 export type WorkerTask =
   | { readonly kind: 'run'; readonly space: OverlaySpace; readonly step: RunStep }
   | {
       readonly kind: 'copy';
       readonly space: OverlaySpace;
-      readonly source: CopySource;
+      readonly source: MountedSource;
       readonly request: CopyRequest;
     }
   | {
@@ -33,15 +37,16 @@ export type WorkerTask =
     }
   | { readonly kind: 'probe'; readonly space: OverlaySpace };
 
-/** From the executor to the worker. */
-export type ToWorker =
-  | { readonly type: 'task'; readonly task: WorkerTask }
+/** From the executor to a worker. */
+export type ToWorker<Task> =
+  | { readonly type: 'task'; readonly task: Task }
   | { readonly type: 'stop' }
   | { readonly type: 'taken'; readonly bytes: number };
 
-/** From the worker to the executor. */
+/** From a worker to the executor. */
 export type FromWorker =
   | { readonly type: 'started' }
   | { readonly type: 'output'; readonly stream: 'stdout' | 'stderr'; readonly data: Uint8Array }
-  | { readonly type: 'done'; readonly result: unknown; readonly mountPoints: readonly string[] }
+  | { readonly type: 'exited' }
+  | { readonly type: 'done'; readonly result: unknown; readonly mountPoints?: readonly string[] }
   | { readonly type: 'failed'; readonly error: unknown };

@@ -36,6 +36,17 @@ export function mountRights(): MountRights {
   return hasSingleId() ? 'single-id' : 'namespace-root';
 }
 
+/** Whether there is a right to mount; something else may still be in the way. */
+export function mayMount(): boolean {
+  return !['user', 'none'].includes(mountRights());
+}
+
+/** Whether overlay file systems can be mounted in `scratch` for all that can be told without trying. */
+export async function canSurelyMount(scratch: string): Promise<boolean> {
+  if (!mayMount() || isMountFiltered() || securityLabel() !== undefined) return false;
+  return (await statfs(scratch)).type !== overlayMagic;
+}
+
 /** {@link mountRights} for a person: `alice as root of a user namespace with the ids 0-65536`. */
 export function describeMountRights(): string {
   const user = rootlessUser();
@@ -65,6 +76,14 @@ export function singleIdStatement(): string | undefined {
 /** Linux 5.11 lets user namespaces mount overlay file systems; 5.8 lets them make whiteouts. */
 const overlayInUserNamespaces = [5, 11] as const;
 
+/** Something that is in the way of mounting, and what would remove it. */
+export interface MountObstacle extends Obstacle {
+  /** Lines that a pod lacks, as paths into it and their values. */
+  readonly pod?: readonly string[];
+}
+
+const container = 'spec.containers[].securityContext';
+
 /** The error for an overlay file system that could not be mounted in `scratch`, naming what is missing as exactly as can be told. */
 export async function mountRefused(error: unknown, scratch: string): Promise<EnvironmentError> {
   const { reason, remedy } = await mountObstacle(error, scratch);
@@ -76,18 +95,21 @@ export async function mountRefused(error: unknown, scratch: string): Promise<Env
   });
 }
 
-async function mountObstacle(error: unknown, scratch: string): Promise<Obstacle> {
+/** What was in the way when an overlay file system could not be mounted in `scratch`, as exactly as can be told. */
+export async function mountObstacle(error: unknown, scratch: string): Promise<MountObstacle> {
   const rights = mountRights();
   if (rights === 'user') return userNamespaceObstacles()[0] ?? unknown(error);
   if (rights === 'none')
     return {
       reason: 'it lacks the capability SYS_ADMIN',
       remedy: 'Give the pod SYS_ADMIN in its own user namespace (hostUsers: false).',
+      pod: ['spec.hostUsers: false', `${container}.capabilities.add: [SYS_ADMIN]`],
     };
   if (isMountFiltered())
     return {
       reason: 'the seccomp profile refuses mount(2)',
       remedy: 'Use the seccomp profile RuntimeDefault, which allows it together with SYS_ADMIN.',
+      pod: [`${container}.seccompProfile.type: RuntimeDefault`],
     };
   const code = systemErrorCode(error);
   const label = securityLabel();
@@ -96,18 +118,23 @@ async function mountObstacle(error: unknown, scratch: string): Promise<Obstacle>
       reason: `the security profile ${label} refuses mount(2)`,
       remedy:
         'Give the pod another: appArmorProfile Unconfined, or with SELinux the type container_engine_t.',
+      pod: [`${container}.appArmorProfile.type: Unconfined`],
     };
   const onOverlay = (await statfs(scratch)).type === overlayMagic;
   if (onOverlay && code !== 'EPERM' && code !== 'EACCES')
     return {
       reason: "the scratch space lies on the container's own overlay",
       remedy: 'Put it on a volume (emptyDir), with --scratch-dir.',
+      pod: [
+        'spec.volumes: [{ name: scratch, emptyDir: {} }]',
+        'spec.containers[].volumeMounts: [{ name: scratch, mountPath: /scratch }]',
+      ],
     };
   return (inUserNamespace() ? await namespaceObstacle(scratch) : undefined) ?? unknown(error);
 }
 
 /** AppArmor's profile or SELinux' context of this process; undefined when it has none. */
-function securityLabel(): string | undefined {
+export function securityLabel(): string | undefined {
   try {
     const label = readFileSync('/proc/self/attr/current', 'latin1').replace(/[\0\n]+$/, '');
     return label === '' || label === 'unconfined' ? undefined : label;
@@ -119,7 +146,7 @@ function securityLabel(): string | undefined {
 
 const overlayMagic = 0x794c7630;
 
-async function namespaceObstacle(scratch: string): Promise<Obstacle | undefined> {
+async function namespaceObstacle(scratch: string): Promise<MountObstacle | undefined> {
   if (isOlder(release(), overlayInUserNamespaces))
     return {
       reason: `Linux ${release()} does not let user namespaces mount them; that takes 5.11`,
@@ -134,7 +161,7 @@ async function namespaceObstacle(scratch: string): Promise<Obstacle | undefined>
   };
 }
 
-function unknown(error: unknown): Obstacle {
+function unknown(error: unknown): MountObstacle {
   return {
     reason: messageOf(error),
     remedy: 'Run as root, or give the pod SYS_ADMIN in its own user namespace (hostUsers: false).',

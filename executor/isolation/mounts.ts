@@ -6,7 +6,6 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
-  readFileSync,
   rmdirSync,
   symlinkSync,
   unlinkSync,
@@ -19,6 +18,7 @@ import {
   inUserNamespace,
   mount,
   mountFlags,
+  mountPoints,
   namespaces,
   resolveInRoot,
   setTimes,
@@ -171,22 +171,9 @@ function mountSys(sys: string): void {
       mount('tmpfs', path, 'tmpfs', mountFlags.readOnly, 'size=0');
 }
 
-/** The mount points of the calling thread's mount namespace, as its root sees them. */
-export function mountPoints(): string[] {
-  return readFileSync('/proc/thread-self/mountinfo', 'utf8')
-    .split('\n')
-    .map((line) => unescapeOctal(line.split(' ')[4] ?? ''))
-    .filter((point) => point !== '');
-}
-
 /** Those paths that lie below no other one. */
 export function outermost(paths: readonly string[]): string[] {
   return paths.filter((path) => !paths.some((other) => path.startsWith(`${other}/`)));
-}
-
-/** mountinfo writes blanks and the like as \\040 (proc_pid_mountinfo(5)). */
-function unescapeOctal(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
 }
 
 function mountDevices(dev: string): void {

@@ -1,76 +1,48 @@
 import { mkdir, readFile, rm, stat, symlink, writeFile, chmod, chown } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Worker } from 'node:worker_threads';
+import { makeMergeable, writeLayer } from '../../src/layer/index.ts';
 import type { Digest } from '../../src/oci/index.ts';
 import {
   BuildError,
-  endWorker,
   EnvironmentError,
   isAbortError,
   KilnError,
   messageOf,
   randomName,
-  reviveError,
-  startWorker,
   systemErrorCode,
 } from '../../src/support/index.ts';
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
-import type { FromWorker, OverlaySpace, ToWorker, WorkerTask } from './messages.ts';
-import { mountRefused } from './mount-rights.ts';
+import { fileCapabilities, requireCapabilities } from './capabilities.ts';
+import type { MountedSource, OverlaySpace, WorkerTask } from './messages.ts';
+import { mayMount, mountRefused } from './mount-rights.ts';
 import { removeMountPoints } from './mounts.ts';
-import type { CopySource, Isolation, Rootfs, RunOptions, RunResult, RunStep, SealedStep } from './types.ts';
-
-interface TaskHooks {
-  readonly onMessage?: (message: FromWorker, worker: Worker) => void;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/**
- * Workers ready for a task. Starting one takes longer than a small step, so one is kept in reserve while a build runs;
- * each does one task.
- */
-class WorkerPool {
-  #spare: Worker | undefined;
-
-  /** Starts the reserve, so that the first step need not wait for it. */
-  warm(): void {
-    this.#spare ??= this.#start();
-  }
-
-  take(): Worker {
-    const worker = this.#spare ?? this.#start();
-    this.#spare = this.#start();
-    worker.ref();
-    return worker;
-  }
-
-  async close(): Promise<void> {
-    const spare = this.#spare;
-    this.#spare = undefined;
-    if (spare !== undefined) await endWorker(spare);
-  }
-
-  #start(): Worker {
-    const worker = startWorker(import.meta.url, 'rootfs-worker', undefined);
-    worker.unref();
-    return worker;
-  }
-}
+import { passOn, performTask, type TaskHooks, WorkerPool } from './task-worker.ts';
+import type {
+  CopySource,
+  Isolation,
+  LayerStack,
+  Rootfs,
+  RootfsOptions,
+  RunOptions,
+  RunResult,
+  RunStep,
+  SealedStep,
+} from './types.ts';
 
 /**
  * The `overlay` backend: overlayfs over unpacked layers, RUN in its own mount, pid, ipc and uts namespaces, pivoted, with
  * a container's default capabilities. Needs the right to mount.
  */
-export class OverlayIsolation implements Isolation, AsyncDisposable {
+export class OverlayIsolation implements Isolation {
   readonly name = 'overlay';
-  readonly #workers = new WorkerPool();
+  readonly isExclusive = false;
+  readonly #workers = new WorkerPool(import.meta.url, 'rootfs-worker');
 
-  /** Gets the first worker ready while the build still plans. */
-  warm(): void {
-    this.#workers.warm();
-  }
+  /** Whether something was mounted, so that no later failure comes from rights that are missing. */
+  #hasMounted = false;
 
   async preflight(scratch: string): Promise<void> {
+    await this.#requireRights(scratch);
     const space = await makeSpace(scratch, []);
     try {
       await this.perform({ kind: 'probe', space });
@@ -81,26 +53,32 @@ export class OverlayIsolation implements Isolation, AsyncDisposable {
     }
   }
 
-  async openRootfs(layers: readonly string[], scratch: string): Promise<Rootfs> {
-    return Promise.resolve(new OverlayRootfs(this, [...layers].reverse(), scratch));
+  /** Tells at once what need not be tried, before anything is fetched for it. */
+  async #requireRights(scratch: string): Promise<void> {
+    if (!mayMount()) throw await mountRefused(new Error('it may not mount'), scratch);
+    requireCapabilities('running steps on an overlay', [...fileCapabilities, 'SETPCAP', 'SYS_CHROOT']);
+  }
+
+  async openRootfs(layers: LayerStack, options: RootfsOptions): Promise<Rootfs> {
+    await this.#requireRights(options.scratch);
+    return new OverlayRootfs(this, (await layers.directories()).reverse(), options);
   }
 
   async digestSources(
-    layers: readonly string[],
+    layers: LayerStack,
     query: SourceQuery,
     options: { readonly modes: boolean },
     scratch: string,
     signal?: AbortSignal,
   ): Promise<Digest> {
+    await this.#requireRights(scratch);
     const space = await makeSpace(scratch, []);
     try {
-      const lowerCount = await linkSource(space, layers);
-      return (
-        await this.perform(
-          { kind: 'digest', space: { ...space, lowerCount }, query, modes: options.modes },
-          { signal },
-        )
-      ).result as Digest;
+      const lowerCount = await linkSource(space, await layers.directories());
+      const task = { kind: 'digest', space: { ...space, lowerCount }, query, modes: options.modes } as const;
+      return (await this.perform(task, { signal })).result as Digest;
+    } catch (error) {
+      throw (await this.explain(error, scratch)) ?? error;
     } finally {
       await rm(space.directory, { recursive: true, force: true });
     }
@@ -111,27 +89,19 @@ export class OverlayIsolation implements Isolation, AsyncDisposable {
     task: WorkerTask,
     hooks: TaskHooks = {},
   ): Promise<{ result: unknown; mountPoints: readonly string[] }> {
-    const { signal } = hooks;
-    signal?.throwIfAborted();
-    const worker = this.#workers.take();
-    const send = (message: ToWorker): void => worker.postMessage(message);
-    const abort = (): void => send({ type: 'stop' });
-    signal?.addEventListener('abort', abort, { once: true });
+    const done = await performTask<WorkerTask>(this.#workers, task, hooks);
+    this.#hasMounted = true;
+    return { result: done.result, mountPoints: done.mountPoints ?? [] };
+  }
+
+  /** The error for the first task that failed, when that is because nothing can be mounted here. */
+  async explain(error: unknown, scratch: string): Promise<KilnError | undefined> {
+    if (this.#hasMounted || error instanceof KilnError || isAbortError(error)) return undefined;
     try {
-      return await new Promise((resolve, reject) => {
-        worker.on('message', (message: FromWorker) => {
-          if (message.type === 'done') resolve(message);
-          else if (message.type === 'failed') reject(reviveError(message.error));
-          else hooks.onMessage?.(message, worker);
-        });
-        worker.once('error', reject);
-        worker.once('exit', (code) => reject(new Error(`the isolation worker ended with ${code}`)));
-        send({ type: 'task', task });
-      });
-    } finally {
-      signal?.removeEventListener('abort', abort);
-      await endWorker(worker);
-      signal?.throwIfAborted();
+      await this.preflight(scratch);
+      return undefined;
+    } catch (reason) {
+      return reason instanceof KilnError ? reason : undefined;
     }
   }
 
@@ -142,16 +112,16 @@ export class OverlayIsolation implements Isolation, AsyncDisposable {
 
 class OverlayRootfs implements Rootfs {
   readonly #isolation: OverlayIsolation;
-  readonly #scratch: string;
+  readonly #options: RootfsOptions;
   /** Nearest first. */
   #lowers: string[];
   #space: OverlaySpace | undefined;
   #mountPoints = new Set<string>();
 
-  constructor(isolation: OverlayIsolation, lowers: string[], scratch: string) {
+  constructor(isolation: OverlayIsolation, lowers: string[], options: RootfsOptions) {
     this.#isolation = isolation;
     this.#lowers = lowers;
-    this.#scratch = scratch;
+    this.#options = options;
   }
 
   async run(step: RunStep, options: RunOptions): Promise<RunResult> {
@@ -161,12 +131,7 @@ class OverlayRootfs implements Rootfs {
         { kind: 'run', space, step },
         {
           signal: options.signal,
-          onMessage: (message, worker) => {
-            if (message.type === 'started') options.onStarted?.();
-            if (message.type !== 'output') return;
-            options.onOutput(message.stream, message.data);
-            worker.postMessage({ type: 'taken', bytes: message.data.length } satisfies ToWorker);
-          },
+          onMessage: (message, worker) => passOn(message, worker, options),
         },
       ),
     );
@@ -176,11 +141,9 @@ class OverlayRootfs implements Rootfs {
 
   async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string> {
     const space = await this.#open();
-    if (source.kind === 'layers') await linkSource(space, source.layers);
-    const layers =
-      source.kind === 'layers' && source.layers.length === 0 ? { ...source, layers: [''] } : source;
+    const mounted = await mountedSource(space, source);
     const { result } = await this.#guard(() =>
-      this.#isolation.perform({ kind: 'copy', space, source: layers, request }, { signal }),
+      this.#isolation.perform({ kind: 'copy', space, source: mounted, request }, { signal }),
     );
     return result as string;
   }
@@ -195,10 +158,15 @@ class OverlayRootfs implements Rootfs {
     const upper = join(space.directory, 'upper');
     removeMountPoints(upper, [...this.#mountPoints]);
     this.#mountPoints.clear();
-    const sealed: SealedStep = { upper, lowers: this.#lowers, mountPoints: [] };
+    const { clampTime, isMergeable } = this.#options;
+    if (isMergeable) await makeMergeable(upper);
+    const diff = { upper, lowers: this.#lowers, clampTime };
     this.#lowers = [upper, ...this.#lowers];
     this.#space = undefined;
-    return sealed;
+    return {
+      files: { kind: 'upper', directory: upper },
+      write: (output, signal) => writeLayer({ ...diff, ...output }, signal),
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -208,7 +176,7 @@ class OverlayRootfs implements Rootfs {
   }
 
   async #open(): Promise<OverlaySpace> {
-    this.#space ??= await makeSpace(this.#scratch, this.#lowers);
+    this.#space ??= await makeSpace(this.#options.scratch, this.#lowers);
     return this.#space;
   }
 
@@ -218,11 +186,13 @@ class OverlayRootfs implements Rootfs {
     } catch (error) {
       if (error instanceof KilnError || isAbortError(error)) throw error;
       if (systemErrorCode(error) === 'ENOSPC')
-        throw new EnvironmentError(`no space left in ${this.#scratch}`, {
+        throw new EnvironmentError(`no space left in ${this.#options.scratch}`, {
           code: 'E_NO_SPACE',
           cause: error,
           remedy: 'Free some space there, or use another scratch directory.',
         });
+      const reason = await this.#isolation.explain(error, this.#options.scratch);
+      if (reason !== undefined) throw reason;
       throw new BuildError(`the step failed: ${messageOf(error)}`, { code: 'E_STEP_FAILED', cause: error });
     }
   }
@@ -257,6 +227,14 @@ async function makeStubs(directory: string): Promise<void> {
   for (const name of ['proc', 'sys', 'dev', 'etc'])
     await mkdir(join(directory, name), { recursive: true, mode: 0o755 });
   for (const name of ['resolv.conf', 'hosts', 'hostname']) await writeFile(join(directory, 'etc', name), '');
+}
+
+/** Makes the files to copy from ready to be mounted by the worker. */
+async function mountedSource(space: OverlaySpace, source: CopySource): Promise<MountedSource> {
+  if (source.kind === 'directory') return source;
+  const layers = await source.layers.directories();
+  await linkSource(space, layers);
+  return { kind: 'layers', layers: layers.length === 0 ? [''] : layers };
 }
 
 /** Links a stack of layers (lowest first) into a space as `s0`…, nearest first, replacing an earlier one. */

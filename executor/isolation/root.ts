@@ -1,6 +1,14 @@
-import { changeDirectory, changeRoot, mount, mountFlags, pivotRoot, unmount } from '../../src/os/index.ts';
+import {
+  changeDirectory,
+  changeRoot,
+  mount,
+  mountFlags,
+  mountPoints,
+  pivotRoot,
+  unmount,
+} from '../../src/os/index.ts';
 import { systemErrorCode } from '../../src/support/index.ts';
-import { mountPoints, outermost } from './mounts.ts';
+import { outermost } from './mounts.ts';
 
 /** Makes the mounted tree the root of the calling thread, and lets go of everything else in its mount namespace. */
 export function enterRoot(root: string): void {

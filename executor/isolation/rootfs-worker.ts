@@ -1,9 +1,6 @@
-import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs';
-import { dirname, posix } from 'node:path';
 import { parentPort } from 'node:worker_threads';
-import { resolveInRoot, setOwner } from '../../src/os/index.ts';
-import { BuildError, plainError, workerLoaded } from '../../src/support/index.ts';
-import { copyInto, resolveUser, treeDigest } from '../context/index.ts';
+import { plainError, workerLoaded } from '../../src/support/index.ts';
+import { copyInto, makeDirectory, treeDigest } from '../context/index.ts';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.ts';
 import { enterNamespaces, mountOverlay, mountSource } from './mounts.ts';
 import { ContainerRun, prepareInit } from './run-in-worker.ts';
@@ -19,7 +16,7 @@ workerLoaded();
 const post = (message: FromWorker): void => port.postMessage(message);
 let run: ContainerRun | undefined;
 
-port.on('message', (message: ToWorker) => {
+port.on('message', (message: ToWorker<WorkerTask>) => {
   if (message.type === 'stop') run?.stop();
   else if (message.type === 'taken') run?.taken(message.bytes);
   else void perform(message.task);
@@ -69,7 +66,7 @@ async function work(task: Exclude<WorkerTask, { kind: 'run' }>): Promise<unknown
       return copyInto(root, request);
     }
     case 'mkdir':
-      makeDirectory(mountOverlay(task.space), task);
+      makeDirectory(mountOverlay(task.space), task.path, task.user, task.where);
       return undefined;
     case 'digest': {
       const source = mountSource(task.space, task.space.lowerCount);
@@ -78,25 +75,5 @@ async function work(task: Exclude<WorkerTask, { kind: 'run' }>): Promise<unknown
     case 'probe':
       mountOverlay(task.space);
       return undefined;
-  }
-}
-
-function makeDirectory(root: string, task: Extract<WorkerTask, { kind: 'mkdir' }>): void {
-  const resolved = resolveInRoot(root, task.path, { followLast: true });
-  if (resolved.stat?.isDirectory() === true) return;
-  const owner = resolveUser(root, task.user, task.where);
-  const missing: string[] = [];
-  let nearest = resolved.path;
-  for (; !existsSync(nearest); nearest = dirname(nearest)) missing.unshift(nearest);
-  if (!lstatSync(nearest).isDirectory())
-    throw new BuildError(`/${posix.relative(root, nearest)} is not a directory`, {
-      code: 'E_WORKDIR',
-      where: task.where,
-      remedy: 'Give WORKDIR another path, or remove the file in an earlier step.',
-    });
-  for (const path of missing) {
-    mkdirSync(path);
-    chmodSync(path, 0o755);
-    setOwner(path, owner);
   }
 }

@@ -1,3 +1,4 @@
+import type { CapturedLayer, CompressedOutput, LayerFacts, LayerSource } from '../../src/layer/index.ts';
 import type { Digest } from '../../src/oci/index.ts';
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
 
@@ -17,19 +18,33 @@ export interface RunResult {
   readonly exitCode: number;
   /** The signal that ended the command, when one did. */
   readonly signal: string | null;
+  /** What a command that failed may have missed here. */
+  readonly hint?: string;
 }
 
-/** Files to copy from: a directory outside, or a stack of layers (another stage), lowest first. */
-export type CopySource =
-  { readonly kind: 'directory' } | { readonly kind: 'layers'; readonly layers: readonly string[] };
+/** The layers of a stage, and the forms in which a backend can have them. Nothing is unpacked before it is asked for. */
+export interface LayerStack {
+  /** Unpacked in overlayfs form, lowest first; each once, since overlayfs refuses one twice. */
+  directories(): Promise<string[]>;
+  /** As layers that can be applied to a tree, lowest first. */
+  sources(): Promise<LayerSource[]>;
+}
 
-/** What one step changed, as an overlayfs upper directory and what lies below it. */
+/** Files to copy from: a directory outside, or what another stage or an image has. */
+export type CopySource =
+  { readonly kind: 'directory' } | { readonly kind: 'layers'; readonly layers: LayerStack };
+
+/** Where the files of a step are for the steps and stages that stand on it. */
+export type StepFiles =
+  | { readonly kind: 'upper'; readonly directory: string }
+  /** Undefined when the step changed nothing. */
+  | { readonly kind: 'captured'; readonly layer: CapturedLayer | undefined };
+
+/** What one step changed. It stays as it is while later steps run. */
 export interface SealedStep {
-  readonly upper: string;
-  /** Nearest first. */
-  readonly lowers: readonly string[];
-  /** Paths made only to mount something on. */
-  readonly mountPoints: readonly string[];
+  readonly files: StepFiles;
+  /** Writes it as a layer; undefined when nothing changed. @throws BuildError `E_RESERVED_NAME`. */
+  write(output: CompressedOutput, signal?: AbortSignal): Promise<LayerFacts | undefined>;
 }
 
 export interface RunOptions {
@@ -44,7 +59,7 @@ export interface Rootfs extends AsyncDisposable {
   /** Runs a command. @throws BuildError when it cannot be started; an exit code is a result. */
   run(step: RunStep, options: RunOptions): Promise<RunResult>;
   /**
-   * Carries out COPY or ADD; for `layers` the request's root is replaced by the mounted stack.
+   * Carries out COPY or ADD; for `layers` the request's root is replaced by where their files are.
    *
    * @returns what `copyInto` does: the stamp of what was copied.
    */
@@ -55,16 +70,30 @@ export interface Rootfs extends AsyncDisposable {
   seal(): Promise<SealedStep>;
 }
 
+export interface RootfsOptions {
+  /** A directory for the backend's own files. */
+  readonly scratch: string;
+  /** Whether other stages copy from what this one ends up as. */
+  readonly isSource: boolean;
+  /** Whether its layer, made on nothing, is to lie on others that it hides nothing of. */
+  readonly isMergeable: boolean;
+  /** No time in its layers is later, in seconds since 1970; undefined: there is no limit. */
+  readonly clampTime: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** A way to run steps apart from the host. */
-export interface Isolation {
+export interface Isolation extends AsyncDisposable {
   readonly name: string;
+  /** Whether all stages have the same root, so that only one of them can have its root file system open. */
+  readonly isExclusive: boolean;
   /** @throws EnvironmentError `E_ISOLATION_…` naming exactly what is missing. */
   preflight(scratch: string): Promise<void>;
-  /** A root file system over layers (lowest first), with its own files in `scratch`. */
-  openRootfs(layers: readonly string[], scratch: string): Promise<Rootfs>;
+  /** A root file system over layers. Waits for others where it {@link isExclusive}. */
+  openRootfs(layers: LayerStack, options: RootfsOptions): Promise<Rootfs>;
   /** The content digest of files in a stack of layers, owners counting. */
   digestSources(
-    layers: readonly string[],
+    layers: LayerStack,
     query: SourceQuery,
     options: { readonly modes: boolean },
     scratch: string,

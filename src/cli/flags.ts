@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import { type LogFormat, logFormats } from '../support/index.ts';
+import { type LogFormat, logFormats, UsageError } from '../support/index.ts';
 import { collect, parseBoolean } from './values.ts';
 
 /** `--cache`, `--cache=false` and `KILN_CACHE=true` alike. @param fallback undefined: not said. */
@@ -49,7 +49,7 @@ export function logFlag(): Option {
 }
 
 export function addFlags(command: Command, flags: readonly Option[]): Command {
-  for (const flag of flags) command.addOption(flag);
+  for (const flag of flags) command.addOption(named(flag));
   return command;
 }
 
@@ -61,6 +61,21 @@ export function asArguments(options: readonly Option[], values: Readonly<Record<
     return [value as string | number | boolean | string[]]
       .flat()
       .map((single) => `${option.long ?? ''}=${String(single)}`);
+  });
+}
+
+/** Has what its parser finds wrong name the flag. */
+function named(flag: Option): Option {
+  const { parseArg } = flag;
+  if (parseArg === undefined) return flag;
+  return flag.argParser((value, previous: unknown) => {
+    try {
+      return parseArg(value, previous);
+    } catch (error) {
+      if (!(error instanceof UsageError) || error.where !== undefined) throw error;
+      const { message, code, remedy, cause } = error;
+      throw new UsageError(message, { code, remedy, cause, where: flag.long ?? flag.flags });
+    }
   });
 }
 

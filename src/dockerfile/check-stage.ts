@@ -67,6 +67,7 @@ export class StageCheck {
         'InvalidBaseImagePlatform',
         from,
         `${from.image} is an image for ${formatPlatform(actual)}, the stage is for ${formatPlatform(wanted)}`,
+        from.image,
       );
   }
 
@@ -93,7 +94,7 @@ export class StageCheck {
         if (!this.complete || this.#arguments.has(name)) continue;
         const near = nearestWord(name, [...this.env.keys(), ...this.#arguments.keys()]);
         const hint = near === undefined ? '' : ` (did you mean $${near}?)`;
-        this.#report('UndefinedVar', at, `nothing defines $${name}${hint}`);
+        this.#report('UndefinedVar', at, `nothing defines $${name}${hint}`, name);
       }
     return expansion;
   }
@@ -102,7 +103,7 @@ export class StageCheck {
     switch (instruction.kind) {
       case 'env':
         for (const { name, legacy } of instruction.variables) {
-          if (legacy) this.#reportLegacy(instruction, 'ENV');
+          if (legacy) this.#reportLegacy(instruction, 'ENV', name);
           this.#checkSecret(instruction, 'ENV', name);
         }
         // All values are expanded before any is set.
@@ -112,8 +113,8 @@ export class StageCheck {
           this.env.set(name, value);
         return;
       case 'label':
-        for (const { value, legacy } of instruction.labels) {
-          if (legacy) this.#reportLegacy(instruction, 'LABEL');
+        for (const { name, value, legacy } of instruction.labels) {
+          if (legacy) this.#reportLegacy(instruction, 'LABEL', name);
           this.#expand(instruction, value);
         }
         return;
@@ -161,17 +162,18 @@ export class StageCheck {
     }
   }
 
-  #reportLegacy(instruction: Instruction, word: string): void {
+  #reportLegacy(instruction: Instruction, word: string, name: string): void {
     this.#report(
       'LegacyKeyValueFormat',
       instruction,
       `${word} name value is the old form of ${word} name=value`,
+      name,
     );
   }
 
   #checkSecret(instruction: Instruction, word: string, name: string): void {
     if (secretName.test(name) && !harmlessName.test(name))
-      this.#report('SecretsUsedInArgOrEnv', instruction, `${word} ${name} looks like a secret`);
+      this.#report('SecretsUsedInArgOrEnv', instruction, `${word} ${name} looks like a secret`, name);
   }
 
   #checkArgument(instruction: Extract<Instruction, { kind: 'arg' }>): void {
@@ -206,6 +208,7 @@ export class StageCheck {
           'CopyIgnoredFile',
           instruction,
           `.dockerignore leaves out ${relative}, which is to be copied`,
+          source,
         );
     }
   }
@@ -217,6 +220,7 @@ export class StageCheck {
         'WorkdirRelativePath',
         instruction,
         `WORKDIR ${path} depends on the working directory of the base image`,
+        value,
       );
     this.workdirIsSet = true;
   }
@@ -224,9 +228,14 @@ export class StageCheck {
   #checkPort(instruction: Instruction, port: string): void {
     const protocol = port.split('/')[1] ?? '';
     if (protocol !== protocol.toLowerCase())
-      this.#report('ExposeProtoCasing', instruction, `the protocol of ${port} has capitals`);
+      this.#report('ExposeProtoCasing', instruction, `the protocol of ${port} has capitals`, port);
     if (port.includes(':'))
-      this.#report('ExposeInvalidFormat', instruction, `${port} names an address or a port of the host`);
+      this.#report(
+        'ExposeInvalidFormat',
+        instruction,
+        `${port} names an address or a port of the host`,
+        port,
+      );
   }
 
   #checkOnce(instruction: Instruction, word: string): void {

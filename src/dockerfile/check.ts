@@ -8,6 +8,7 @@ import {
   parseCheckOptions,
 } from './check-options.ts';
 import { StageCheck } from './check-stage.ts';
+import { excerptOf } from './excerpt.ts';
 import { expand, ExpansionError, type Lookup } from './expand.ts';
 import { nearestWord } from './fields.ts';
 import { type CheckName, checkRules, rulePage } from './rules.ts';
@@ -23,6 +24,8 @@ export interface Finding {
   readonly page: string;
   readonly line: number;
   readonly endLine: number;
+  /** The line with a mark under what is meant. */
+  readonly excerpt: string;
 }
 
 /** What is known of a stage's base image. */
@@ -40,6 +43,8 @@ export interface CheckContext {
   readonly baseOf: (stage: Stage) => BaseFacts | undefined;
   /** Whether `.dockerignore` leaves a path of the context out for certain. */
   readonly isIgnored: (path: string) => boolean;
+  /** Indexes of the stages that are looked at; all when it is not given. */
+  readonly stages?: ReadonlySet<number> | undefined;
 }
 
 /** Findings, and whether the Dockerfile wants them to fail the build. */
@@ -59,11 +64,12 @@ export function checkDockerfile(dockerfile: Dockerfile, context: CheckContext): 
   return { findings: checker.findings(), error: checker.options.error };
 }
 
-/** Where a check reports to. */
+/** Where a check reports to. @param subject the word of the instruction that is meant, to be marked. */
 export type Report = (
   rule: CheckName,
   at: Pick<Instruction, 'line' | 'endLine' | 'comments'>,
   message: string,
+  subject?: string,
 ) => void;
 
 class Checker {
@@ -83,9 +89,17 @@ class Checker {
   /** In the order of lines, each once. */
   findings(): Finding[] {
     const unique = new Map(
-      this.#findings.map((found) => [`${found.rule} ${found.line} ${found.message}`, found]),
+      this.#findings
+        .filter(({ line }) => this.#isLookedAt(line))
+        .map((found) => [`${found.rule} ${found.line} ${found.message}`, found]),
     );
     return [...unique.values()].sort((a, b) => a.line - b.line);
+  }
+
+  /** Whether a line belongs to a stage that is looked at; what is before the first stage belongs to all. */
+  #isLookedAt(line: number): boolean {
+    const stage = this.#dockerfile.stages.findLast(({ from }) => from.line <= line);
+    return stage === undefined || (this.#context.stages?.has(stage.index) ?? true);
   }
 
   run(): void {
@@ -107,11 +121,12 @@ class Checker {
     }
   }
 
-  readonly #report: Report = (rule, at, message) => {
+  readonly #report: Report = (rule, at, message, subject) => {
     if (!isChecked(rule, this.#optionsAt(at))) return;
     const { line, endLine } = at;
     const { remedy } = checkRules[rule];
-    this.#findings.push({ rule, message, remedy, page: rulePage(rule), line, endLine });
+    const excerpt = excerptOf(this.#dockerfile.source, line, subject);
+    this.#findings.push({ rule, message, remedy, page: rulePage(rule), line, endLine, excerpt });
   };
 
   /** A comment `# check=skip=…` right before an instruction counts for it. */
@@ -139,6 +154,7 @@ class Checker {
           'ConsistentInstructionCasing',
           instruction,
           `${word} is not in ${wanted}, as most instructions of the file are`,
+          word,
         );
     }
   }
@@ -147,17 +163,18 @@ class Checker {
     const seen = new Set<string>();
     for (const { name, from } of this.#dockerfile.stages) {
       if (name === undefined) continue;
-      if (name === 'context' || name === 'scratch')
-        this.#report('ReservedStageName', from, `the stage name ${name} is reserved`);
-      if (seen.has(name)) this.#report('DuplicateStageName', from, `another stage is named ${name} too`);
-      seen.add(name);
       const [as, written] = from.as ?? ['', ''];
+      if (name === 'context' || name === 'scratch')
+        this.#report('ReservedStageName', from, `the stage name ${name} is reserved`, ` ${written}`);
+      if (seen.has(name))
+        this.#report('DuplicateStageName', from, `another stage is named ${name} too`, ` ${written}`);
+      seen.add(name);
       if (written !== written.toLowerCase())
-        this.#report('StageNameCasing', from, `the stage name ${written} has capitals`);
+        this.#report('StageNameCasing', from, `the stage name ${written} has capitals`, ` ${written}`);
       const { word } = from;
       const mixed = word !== word.toLowerCase() && word !== word.toUpperCase();
       if (!mixed && as !== (word === word.toLowerCase() ? as.toLowerCase() : as.toUpperCase()))
-        this.#report('FromAsCasing', from, `${word} and ${as} are not in the same case`);
+        this.#report('FromAsCasing', from, `${word} and ${as} are not in the same case`, as);
       this.#checkDescription('FROM', [name], from);
     }
   }
@@ -182,6 +199,7 @@ class Checker {
         'InvalidDefaultArgInFrom',
         from,
         `with the defaults of its ARGs, ${from.image} names no image`,
+        from.image,
       );
     }
     for (const arg of this.#dockerfile.metaArgs)
@@ -217,6 +235,7 @@ class Checker {
         'RedundantTargetPlatform',
         from,
         `--platform=${from.platform} is what is built for anyway`,
+        `--platform=${from.platform}`,
       );
     const [os = '', architecture = ''] = text.split('/');
     const named = [os, architecture].some((part) => part !== '' && from.alias?.includes(part) === true);
@@ -225,6 +244,7 @@ class Checker {
         'FromPlatformFlagConstDisallowed',
         from,
         `--platform=${text} is always the same, whatever is built for`,
+        `--platform=${from.platform}`,
       );
   }
 
@@ -236,7 +256,7 @@ class Checker {
       if (declared.has(name)) continue;
       const near = nearestWord(name, [...globals.keys(), ...declared]);
       const hint = near === undefined ? '' : ` (did you mean ${near}?)`;
-      this.#report('UndefinedArgInFrom', from, `no ARG before the first FROM declares ${name}${hint}`);
+      this.#report('UndefinedArgInFrom', from, `no ARG before the first FROM declares ${name}${hint}`, name);
     }
   }
 

@@ -58,7 +58,10 @@ function find(source: readonly string[], line: number, subject: string | undefin
   for (const [index, whole] of source.slice(line - 1, line - 1 + searchedLines).entries()) {
     const text = whole.slice(0, longestLine);
     const column = text.indexOf(subject);
-    if (column >= 0) return { line: line + index, text, column, length: subject.length };
+    const word = subject.trimStart();
+    // A blank before the subject says that it begins a word; it is not marked.
+    if (column >= 0)
+      return { line: line + index, text, column: column + subject.length - word.length, length: word.length };
   }
   return undefined;
 }

@@ -92,10 +92,10 @@ export function parseDuration(text: string): number | undefined {
   return Math.round(total);
 }
 
-/** The candidate nearest to a mistyped word (edit distance at most 2), for "did you mean". */
+/** The candidate nearest to a mistyped word (edit distance at most 2, and less than its length), for "did you mean". */
 export function nearestWord(word: string, candidates: readonly string[]): string | undefined {
   let best: string | undefined;
-  let bestDistance = 3;
+  let bestDistance = Math.min(3, word.length);
   for (const candidate of candidates) {
     const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];

@@ -29,6 +29,7 @@ export {
   platformArguments,
   type ResolvedStage,
   resolveStages,
+  selectStages,
   type StageGraph,
   type StageOptions,
 } from './stages.ts';

@@ -37,6 +37,8 @@ export interface StageOptions {
 /** The stages that the target needs, in an order in which each comes after what it needs; the target is the last. */
 export interface StageGraph {
   readonly stages: readonly ResolvedStage[];
+  /** Every stage of the file, in its order. */
+  readonly all: readonly ResolvedStage[];
   readonly globals: ReadonlyMap<string, string>;
 }
 
@@ -60,6 +62,13 @@ export function platformArguments(platform: Platform): Map<string, string> {
  * @throws BuildError `E_DOCKERFILE_STAGE` for names that are not there, `E_PLATFORM_UNSUPPORTED`; UsageError for an unknown target.
  */
 export function resolveStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
+  const graph = selectStages(dockerfile, options);
+  for (const stage of graph.stages) requireOwnPlatform(dockerfile, stage);
+  return graph;
+}
+
+/** As {@link resolveStages}, also of platforms that cannot be built on this machine. */
+export function selectStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
   const { resolved, globals } = resolveAll(dockerfile, options);
   const target = findTarget(dockerfile, options.target);
   const needed = new Set<number>();
@@ -72,8 +81,7 @@ export function resolveStages(dockerfile: Dockerfile, options: StageOptions): St
   };
   need(target);
   const stages = resolved.filter(({ stage }) => needed.has(stage.index));
-  for (const stage of stages) requireOwnPlatform(dockerfile, stage);
-  return { stages, globals };
+  return { stages, all: resolved, globals };
 }
 
 /** An image that a Dockerfile names, in FROM or COPY --from. */

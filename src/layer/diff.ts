@@ -1,32 +1,17 @@
+import { type BigIntStats, constants, lstatSync, readdirSync, readlinkSync } from 'node:fs';
+import { type BytePath, deviceNumbers, getXattr, ownerOf, pathBuffer, toBytePath } from '../os/index.ts';
 import {
-  type BigIntStats,
-  closeSync,
-  constants,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readlinkSync,
-  readSync,
-} from 'node:fs';
-import {
-  type BytePath,
-  deviceNumbers,
-  getXattr,
-  ownerOf,
-  pathBuffer,
-  pathText,
-  toBytePath,
-} from '../os/index.ts';
-import { BuildError } from '../support/index.ts';
-import type { TarEntry, TarEntryType } from './tar-reader.ts';
+  type Change,
+  EntryMaker,
+  opaqueName,
+  sameContent,
+  sameXattrs,
+  whiteout,
+  whiteoutPrefix,
+} from './entries.ts';
+import type { TarEntry } from './tar-reader.ts';
+import type { EntryFacts } from './tree-state.ts';
 import { imageXattrs, opaqueAttribute, ownOverlayMark } from './xattrs.ts';
-
-/** One entry of a layer about to be written, and where its content is. */
-export interface Change {
-  readonly entry: TarEntry;
-  /** The file with the entry's content, for files that have some. */
-  readonly content?: Buffer;
-}
 
 export interface DiffRequest {
   /** An overlayfs upper directory that nothing writes to any more. */
@@ -36,11 +21,8 @@ export interface DiffRequest {
   /** Absolute paths made only to mount something on them: left out while they are empty. */
   readonly mountPoints?: readonly string[];
   /** No modification time in the layer is later than this, in seconds since the epoch. */
-  readonly clampTime?: number;
+  readonly clampTime?: number | undefined;
 }
-
-const noXattrs: ReadonlyMap<string, Buffer> = new Map();
-const nothing = Buffer.alloc(0);
 
 /**
  * The changes that an overlayfs upper directory holds, in the order of a layer: names sorted by bytes, a directory before
@@ -60,28 +42,28 @@ export function* overlayChanges(request: DiffRequest): Generator<Change> {
 class DiffWalk {
   readonly #upper: string;
   readonly #mountPoints: ReadonlySet<string>;
-  readonly #clamp: bigint | undefined;
   readonly #opaque: string;
-  readonly #links = new Map<bigint, Buffer>();
+  readonly #entries: EntryMaker;
 
   constructor(request: DiffRequest) {
     this.#upper = toBytePath(request.upper);
     this.#mountPoints = new Set(
       (request.mountPoints ?? []).map((path) => toBytePath(path.replace(/^\/+/, ''))),
     );
-    this.#clamp = request.clampTime === undefined ? undefined : BigInt(request.clampTime) * 1_000_000_000n;
+    this.#entries = new EntryMaker(request.clampTime);
     this.#opaque = opaqueAttribute(ownOverlayMark());
   }
 
   /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
   rootChange(lower: BytePath | undefined): Change[] {
     const stat = lstatSync(this.#bytes(''), { bigint: true });
-    const entry = { ...this.#entry('', stat), path: Buffer.from('./') };
-    const before = lower === undefined ? undefined : lstatSync(pathBuffer(lower), { bigint: true });
-    const mode = before?.mode ?? BigInt(constants.S_IFDIR | 0o755);
-    const owner =
-      lower === undefined || before === undefined ? { uid: 0, gid: 0 } : ownerOf(pathBuffer(lower), before);
-    return stat.mode === mode && entry.uid === owner.uid && entry.gid === owner.gid ? [] : [{ entry }];
+    const facts = factsOf(this.#bytes(''), stat);
+    const before =
+      lower === undefined
+        ? { mode: constants.S_IFDIR | 0o755, uid: 0, gid: 0 }
+        : factsOf(pathBuffer(lower), lstatSync(pathBuffer(lower), { bigint: true }));
+    if (facts.mode === before.mode && facts.uid === before.uid && facts.gid === before.gid) return [];
+    return [this.#entries.makeRoot(this.#bytes(''), facts)];
   }
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
@@ -89,7 +71,7 @@ class DiffWalk {
     const opaque = path !== '' && getXattr(this.#bytes(path), this.#opaque)?.toString() === 'y';
     const below = opaque ? [] : lowers;
     const children: Change[] = [];
-    if (opaque && lowers.length > 0) children.push({ entry: whiteout(path, '.wh..wh..opq') });
+    if (opaque && lowers.length > 0) children.push(whiteout(path, opaqueName));
     const names = readdirSync(this.#bytes(path), { encoding: 'buffer' }).map(toBytePath).sort();
     for (const name of names) children.push(...this.#child(path, name, below));
     return { children, opaque };
@@ -103,64 +85,36 @@ class DiffWalk {
     const path = parent === '' ? name : `${parent}/${name}`;
     const stat = lstatSync(this.#bytes(path), { bigint: true });
     const lower = lookBelow(lowers, name, this.#opaque);
-    // A deleted file, or a socket, which cannot be in a layer: what stood in its place is gone in both cases.
-    if ((stat.isCharacterDevice() && stat.rdev === 0n) || stat.isSocket())
-      return lower.nearest === undefined ? [] : [{ entry: whiteout(parent, `.wh.${name}`) }];
-    if (name.startsWith('.wh.'))
-      throw new BuildError(
-        `the file /${pathText(path)} cannot be in an image: names beginning with .wh. mark deleted files`,
-        {
-          code: 'E_RESERVED_NAME',
-          remedy: 'Remove or rename it in the step that makes it.',
-        },
-      );
+    // A socket is in no layer, but it hides what was there.
+    if (stat.isSocket() || (stat.isCharacterDevice() && stat.rdev === 0n))
+      return lower.nearest === undefined ? [] : [whiteout(parent, `${whiteoutPrefix}${name}`)];
     if (stat.isDirectory()) return this.#directoryChanges(path, stat, lower);
     if (this.#mountPoints.has(path) && stat.size === 0n) return [];
-    const entry = this.#entry(path, stat);
-    if (lower.nearest !== undefined && this.#unchanged(path, stat, entry, lower.nearest)) return [];
-    return [
-      stat.isFile() && entry.type === 'file' && entry.size > 0
-        ? { entry, content: this.#bytes(path) }
-        : { entry },
-    ];
+    const change = this.#change(path, stat);
+    const same = lower.nearest !== undefined && this.#unchanged(path, stat, change, lower.nearest);
+    return same ? [] : [change];
   }
 
   #directoryChanges(path: string, stat: BigIntStats, lower: Below): Change[] {
     const { children, opaque } = this.directory(path, lower.directories);
     if (this.#mountPoints.has(path) && children.length === 0) return [];
-    const entry = this.#entry(path, stat);
+    const change = this.#change(path, stat);
     const below = lower.directories[0];
     const same =
       !opaque &&
       below !== undefined &&
       lower.nearest === below &&
-      sameMetadata(stat, entry, pathBuffer(below));
-    return same && children.length === 0 ? [] : [{ entry }, ...children];
+      sameMetadata(stat, change.entry, pathBuffer(below));
+    return same && children.length === 0 ? [] : [change, ...children];
   }
 
-  #entry(path: string, stat: BigIntStats): TarEntry {
-    const bytes = this.#bytes(path);
-    const type = typeOf(stat);
-    const name = pathBuffer(type === 'directory' ? `${path}/` : path);
-    const { major, minor } =
-      type === 'character' || type === 'block' ? deviceNumbers(stat.rdev) : { major: 0, minor: 0 };
-    const first = type !== 'directory' && stat.nlink > 1n ? this.#links.get(stat.ino) : undefined;
-    if (type !== 'directory' && stat.nlink > 1n && first === undefined) this.#links.set(stat.ino, name);
-    return {
-      path: name,
-      link: first ?? (type === 'symlink' ? readlinkSync(bytes, 'buffer') : nothing),
-      type: first === undefined ? type : 'hardlink',
-      mode: Number(stat.mode) & 0o7777,
-      ...ownerOf(bytes, stat),
-      size: type === 'file' && first === undefined ? Number(stat.size) : 0,
-      modified: this.#clamp !== undefined && stat.mtimeNs > this.#clamp ? this.#clamp : stat.mtimeNs,
-      major,
-      minor,
-      xattrs: first === undefined ? imageXattrs(bytes) : noXattrs,
-    };
+  #change(path: string, stat: BigIntStats): Change {
+    const several = !stat.isDirectory() && stat.nlink > 1n;
+    const place = this.#bytes(path);
+    return this.#entries.make(path, place, factsOf(place, stat), several ? stat.ino : undefined);
   }
 
-  #unchanged(path: string, stat: BigIntStats, entry: TarEntry, lowerPath: string): boolean {
+  #unchanged(path: string, stat: BigIntStats, { entry }: Change, lowerPath: string): boolean {
     const lowerBytes = pathBuffer(lowerPath);
     const lower = lstatSync(lowerBytes, { bigint: true });
     if (entry.type === 'hardlink' || stat.nlink > 1n || lower.nlink > 1n) return false;
@@ -169,6 +123,16 @@ class DiffWalk {
     if (entry.type === 'symlink') return entry.link.equals(readlinkSync(lowerBytes, 'buffer'));
     return entry.type !== 'file' || sameContent(this.#bytes(path), lowerBytes);
   }
+}
+
+function factsOf(place: Buffer, stat: BigIntStats): EntryFacts {
+  return {
+    mode: Number(stat.mode),
+    ...ownerOf(place, stat),
+    size: Number(stat.size),
+    modified: stat.mtimeNs,
+    ...deviceNumbers(stat.rdev),
+  };
 }
 
 interface Below {
@@ -197,30 +161,6 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
   return { nearest, directories };
 }
 
-function whiteout(parent: string, name: string): TarEntry {
-  return {
-    path: pathBuffer(parent === '' ? name : `${parent}/${name}`),
-    link: nothing,
-    type: 'file',
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    modified: 0n,
-    major: 0,
-    minor: 0,
-    xattrs: noXattrs,
-  };
-}
-
-function typeOf(stat: BigIntStats): TarEntryType {
-  if (stat.isFile()) return 'file';
-  if (stat.isDirectory()) return 'directory';
-  if (stat.isSymbolicLink()) return 'symlink';
-  if (stat.isFIFO()) return 'fifo';
-  return stat.isBlockDevice() ? 'block' : 'character';
-}
-
 /** Whether mode, owner, time and attributes are those of a path below. */
 function sameMetadata(stat: BigIntStats, entry: TarEntry, below: Buffer): boolean {
   const lower = lstatSync(below, { bigint: true });
@@ -232,29 +172,4 @@ function sameMetadata(stat: BigIntStats, entry: TarEntry, below: Buffer): boolea
     entry.gid === owner.gid &&
     sameXattrs(entry.xattrs, imageXattrs(below))
   );
-}
-
-function sameXattrs(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {
-  return a.size === b.size && [...a].every(([name, value]) => b.get(name)?.equals(value) === true);
-}
-
-function sameContent(a: Buffer, b: Buffer): boolean {
-  const left = openSync(a, 'r');
-  try {
-    const right = openSync(b, 'r');
-    try {
-      const leftChunk = Buffer.alloc(1 << 16);
-      const rightChunk = Buffer.alloc(1 << 16);
-      for (;;) {
-        const length = readSync(left, leftChunk);
-        if (readSync(right, rightChunk) !== length) return false;
-        if (length === 0) return true;
-        if (!leftChunk.subarray(0, length).equals(rightChunk.subarray(0, length))) return false;
-      }
-    } finally {
-      closeSync(right);
-    }
-  } finally {
-    closeSync(left);
-  }
 }

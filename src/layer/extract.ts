@@ -7,6 +7,7 @@ import { PassThrough, type Duplex, Duplex as DuplexStream } from 'node:stream';
 import type { PathBytes } from '../os/index.ts';
 import { BuildError, KilnError, systemErrorCode } from '../support/index.ts';
 import { TarReader } from './tar-reader.ts';
+import type { Territory } from './territory.ts';
 import { TreeWriter } from './tree-writer.ts';
 
 type ArchiveCompression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
@@ -103,16 +104,21 @@ function isTarHeader(start: Buffer): boolean {
  * Unpacks an archive of any kind that {@link isTarArchive} knows below `destination` in the tree `root`, on the calling
  * thread. The destination keeps its own mode and owner.
  *
- * @param owner who everything in the archive is to belong to; default its own owners.
+ * @param options `owner`: who everything in the archive is to belong to, default its own owners; `territory`: where the tree's
+ *   files are, when not all of them are below the root.
  * @throws BuildError `E_TAR_UNSAFE`, `E_TAR_MALFORMED`, `E_ARCHIVE_DAMAGED`; `E_ARCHIVE_DECODER` when a program is missing.
  */
 export async function extractTar(
   file: PathBytes,
   root: string,
   destination: string,
-  owner?: { readonly uid: number; readonly gid: number },
+  options: {
+    readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
+    readonly territory?: Territory;
+  } = {},
 ): Promise<void> {
-  const writer = new TreeWriter({ root, destination, whiteouts: 'none', owner });
+  const { owner, territory } = options;
+  const writer = new TreeWriter({ root, destination, whiteouts: 'none', owner }, territory);
   const reader = new TarReader(writer, { sparse: true });
   try {
     await pipeline(

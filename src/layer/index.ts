@@ -1,7 +1,25 @@
+export { applyLayer } from './apply-layer.ts';
+export { captureLayer, type CapturedLayer, compressCaptured } from './capture.ts';
+export { childPath, namesIn, removeTree } from './clear-tree.ts';
 export { decompress } from './decompress.ts';
+export { waitForLaterChanges } from './clock.ts';
+export { clearUnchanged } from './earlier.ts';
 export { extractTar, isTarArchive } from './extract.ts';
 export type { Layer } from './layer.ts';
+export { LayerProblems } from './layer-problems.ts';
+export type { LayerSource } from './layer-source.ts';
+export { makeMergeable } from './mergeable.ts';
+export { type Relocation, Territory, type TerritoryOptions } from './territory.ts';
+export { TreeChanges } from './tree-changes.ts';
+export { TreeState } from './tree-state.ts';
 export { spaceError, unpackLayer, type CompressedFile, type UnpackResult } from './unpack.ts';
-export { blobLayer, fileLayer, type LayerFacts, writeLayer, type WriteLayerRequest } from './write-layer.ts';
-export { imageXattrs, type OverlayMark, ownOverlayMark } from './xattrs.ts';
 export { unpackedTreeDigest } from './tree-digest.ts';
+export {
+  blobLayer,
+  type CompressedOutput,
+  fileLayer,
+  type LayerFacts,
+  writeLayer,
+  type WriteLayerRequest,
+} from './write-layer.ts';
+export { imageXattrs, isImageXattr, type OverlayMark, ownOverlayMark } from './xattrs.ts';

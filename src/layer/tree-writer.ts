@@ -9,7 +9,6 @@ import {
   mkdirSync,
   openSync,
   readlinkSync,
-  rmSync,
   type Stats,
   symlinkSync,
   writeSync,
@@ -24,10 +23,15 @@ import {
   setTimes,
   setXattr,
 } from '../os/index.ts';
-import { BuildError, EnvironmentError, systemErrorCode } from '../support/index.ts';
+import { BuildError, systemErrorCode } from '../support/index.ts';
 import { splitPath, unsafe } from './archive-path.ts';
+import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
+import { opaqueName, whiteoutPrefix } from './entries.ts';
+import { LayerProblems } from './layer-problems.ts';
+import { OpaqueMarks } from './opaque-marks.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
-import { opaqueAttribute, type OverlayMark, overlayMarks, writtenOverlayMarks } from './xattrs.ts';
+import { Territory } from './territory.ts';
+import type { OverlayMark } from './xattrs.ts';
 
 export interface TreeWriterOptions {
   /** The directory that is `/` for everything in the archive. */
@@ -35,18 +39,16 @@ export interface TreeWriterOptions {
   /** Where in it the archive is unpacked; default the root itself. */
   readonly destination?: string;
   /**
-   * What `.wh.` names mean: `overlay` turns them into overlayfs whiteouts (OCI layer specification, "Whiteouts"),
-   * `none` takes them as ordinary names.
+   * What `.wh.` names mean (OCI layer specification, "Whiteouts"): `overlay` turns them into overlayfs whiteouts, `apply`
+   * removes what the tree has under the name, `none` takes them as ordinary names.
    */
-  readonly whiteouts: 'overlay' | 'none';
+  readonly whiteouts: 'overlay' | 'apply' | 'none';
   /** Who everything belongs to; default the owners that the archive names. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 const maximumLinks = 40;
 const setGroupId = 0o2000;
-const whiteoutPrefix = '.wh.';
-const opaqueName = '.wh..wh..opq';
 
 /**
  * Writes the entries of an archive below a root directory and nowhere else.
@@ -56,9 +58,11 @@ const opaqueName = '.wh..wh..opq';
  * trip through the event loop. Paths are kept as latin1 strings, one character a byte.
  */
 export class TreeWriter implements TarHandler {
-  readonly #root: string;
+  readonly #territory: Territory;
   readonly #destination: string;
-  readonly #whiteouts: boolean;
+  readonly #whiteouts: TreeWriterOptions['whiteouts'];
+  /** Paths that this archive made, or made something in. Whiteouts mean what the layers below have. */
+  readonly #own = new Set<string>();
   readonly #owner: TreeWriterOptions['owner'];
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
@@ -68,22 +72,25 @@ export class TreeWriter implements TarHandler {
   #file: { fd: number; path: string; entry: TarEntry; written: number } | undefined;
   /** Device nodes that could not be made, as paths below the root. */
   readonly #skipped = new Set<string>();
-  readonly #marks = new Set<OverlayMark>(writtenOverlayMarks());
-  #opaque = false;
+  readonly #marks = new OpaqueMarks();
   #maximumId = 0;
   entries = 0;
   bytes = 0;
+  /** Opaque directories (latin1, relative). */
+  readonly opaque = new Set<string>();
+  readonly problems = new LayerProblems();
 
-  constructor(options: TreeWriterOptions) {
-    this.#root = Buffer.from(options.root).toString('latin1');
+  /** @param territory where the tree's files are, when not all of them are below the root. */
+  constructor(options: TreeWriterOptions, territory = new Territory({ root: options.root })) {
+    this.#territory = territory;
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
-    this.#whiteouts = options.whiteouts === 'overlay';
+    this.#whiteouts = options.whiteouts;
     this.#owner = options.owner;
   }
 
   /** Which of overlayfs' attributes mark every opaque directory that was written: all, where there is none. */
   get overlayMarks(): readonly OverlayMark[] {
-    return this.#opaque ? [...this.#marks] : overlayMarks;
+    return this.#marks.kept;
   }
 
   /** The largest user or group id that a file belongs to. */
@@ -103,15 +110,15 @@ export class TreeWriter implements TarHandler {
     const name = components.at(-1);
     if (name === undefined) {
       // The archive's own root: a layer sets the root's attributes, an added archive leaves the destination's.
-      if (this.#whiteouts && entry.type === 'directory') this.#applyMetadata('', entry);
+      if (this.#whiteouts !== 'none' && entry.type === 'directory') this.#applyMetadata('', entry);
       return;
     }
     const parent = this.#directory(this.#prefixed(components.slice(0, -1)));
-    if (this.#whiteouts && name.startsWith(whiteoutPrefix)) {
+    if (this.#whiteouts !== 'none' && name.startsWith(whiteoutPrefix)) {
       this.#whiteout(parent, name);
       return;
     }
-    this.#create(parent === '' ? name : `${parent}/${name}`, entry);
+    this.#create(childPath(parent, name), entry);
   }
 
   data(chunk: Buffer): void {
@@ -168,7 +175,7 @@ export class TreeWriter implements TarHandler {
   }
 
   #bytes(path: string): Buffer {
-    return Buffer.from(path === '' ? this.#root : `${this.#root}/${path}`, 'latin1');
+    return this.#territory.bytes(path);
   }
 
   #stat(path: string): Stats | undefined {
@@ -194,7 +201,7 @@ export class TreeWriter implements TarHandler {
         continue;
       }
       const path = [...current, part].join('/');
-      const stat = this.#stat(path);
+      const stat = this.#foreign(path, this.#stat(path));
       if (stat?.isSymbolicLink() === true) {
         if (++links > maximumLinks) throw unsafe(wanted, 'too many symbolic links');
         const target = readlinkSync(this.#bytes(path), 'buffer').toString('latin1');
@@ -205,9 +212,18 @@ export class TreeWriter implements TarHandler {
       if (stat === undefined) this.#makeParent(path);
       else if (!stat.isDirectory()) throw unsafe(wanted, 'it lies below something that is no directory');
       else this.#noteGroup(path, stat.mode);
+      this.#own.add(path);
       current.push(part);
     }
     return current.join('/');
+  }
+
+  /** A directory of a layer takes the place of a link or file of a layer below, as it does on an overlay. */
+  #foreign(path: string, stat: Stats | undefined): Stats | undefined {
+    if (this.#whiteouts !== 'apply' || stat === undefined || stat.isDirectory() || this.#own.has(path))
+      return stat;
+    this.#remove(path, stat, undefined);
+    return undefined;
   }
 
   /** A directory that no entry describes: root's, whatever the umask and the directory above say. */
@@ -231,35 +247,48 @@ export class TreeWriter implements TarHandler {
 
   #whiteout(parent: string, name: string): void {
     if (name === opaqueName) {
-      this.#markOpaque(this.#bytes(parent));
+      this.#hideBelow(parent);
       return;
     }
     // Other names of this form belong to aufs and mean nothing to anyone else.
     if (name.startsWith('.wh..wh.')) return;
     const hidden = name.slice(whiteoutPrefix.length);
     if (hidden === '' || hidden === '.' || hidden === '..') throw unsafe(name, 'a whiteout of nothing');
-    const path = parent === '' ? hidden : `${parent}/${hidden}`;
-    // Within one layer an entry wins over a whiteout of the same name, whichever comes first.
-    if (this.#stat(path) === undefined) makeNode(this.#bytes(path), constants.S_IFCHR, 0, 0);
+    const path = childPath(parent, hidden);
+    const existing = this.#stat(path);
+    // Within one layer an entry wins over a whiteout of the same name, whichever comes first; but a directory then has
+    // only what this layer has in it.
+    if (existing !== undefined && this.#own.has(path)) {
+      if (existing.isDirectory()) this.#hideBelow(path);
+    } else if (this.#whiteouts === 'apply') {
+      if (existing !== undefined) this.#remove(path, existing, undefined);
+    } else if (existing === undefined) makeNode(this.#bytes(path), constants.S_IFCHR, 0, 0);
   }
 
-  #markOpaque(directory: Buffer): void {
-    this.#opaque = true;
-    for (const mark of this.#marks)
-      try {
-        setXattr(directory, opaqueAttribute(mark), Buffer.from('y'));
-      } catch (error) {
-        if (mark !== 'user' || systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
-        // The layer then serves root's own builds alone.
-        if (!this.#marks.delete(mark) || this.#marks.size === 0) throw noUserAttributes(error);
-      }
+  /** Makes a directory opaque: it shows nothing of the layers below. */
+  #hideBelow(path: string): void {
+    if (this.#whiteouts === 'apply') return this.#removeForeign(path);
+    this.#marks.mark(this.#bytes(path));
+    this.opaque.add(path);
+  }
+
+  #removeForeign(directory: string): void {
+    for (const name of namesIn(this.#territory, directory)) {
+      const path = childPath(directory, name);
+      const stat = this.#stat(path);
+      if (stat === undefined) continue;
+      if (!this.#own.has(path)) this.#remove(path, stat, undefined);
+      else if (stat.isDirectory()) this.#removeForeign(path);
+    }
   }
 
   #create(path: string, entry: TarEntry): void {
     const existing = this.#stat(path);
+    const hidden = existing !== undefined && this.#isOverlayWhiteout(existing);
     if (existing !== undefined && !(existing.isDirectory() && entry.type === 'directory'))
-      this.#remove(path, existing);
+      this.#remove(path, existing, entry);
     const target = this.#bytes(path);
+    this.#own.add(path);
     switch (entry.type) {
       case 'file':
         this.#file = {
@@ -275,6 +304,8 @@ export class TreeWriter implements TarHandler {
         return;
       case 'directory':
         if (existing?.isDirectory() !== true) mkdirSync(target, 0o755);
+        this.#territory.adopt(path);
+        if (hidden) this.#hideBelow(path);
         break;
       case 'symlink':
         symlinkSync(entry.link, target);
@@ -287,32 +318,44 @@ export class TreeWriter implements TarHandler {
         break;
       case 'character':
       case 'block':
-        // Device 0:0 is how overlayfs marks a deleted file; an archive may not forge it.
-        if (this.#whiteouts && entry.type === 'character' && entry.major === 0 && entry.minor === 0)
-          throw unsafe(path, 'a character device 0:0');
         if (!this.#makeDevice(path, entry)) return;
         break;
     }
     this.#applyMetadata(path, entry);
   }
 
-  /** @returns false when the user namespace may not make it and it can be left out. */
+  /** @returns false when this process may not make it and it can be left out. */
   #makeDevice(path: string, entry: TarEntry): boolean {
-    const type = entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK;
-    try {
-      makeNode(this.#bytes(path), type | 0o600, entry.major, entry.minor);
-      return true;
-    } catch (error) {
-      if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
-      // A base's layer goes into the image as it is, whatever was unpacked of it; what ADD unpacks makes the layer.
-      if (!this.#whiteouts) throw deviceRefused(path);
-      this.#skipped.add(path);
-      return false;
+    // Device 0:0 is how overlayfs marks a deleted file; an archive may not forge it.
+    if (this.#whiteouts !== 'none' && entry.type === 'character' && entry.major === 0 && entry.minor === 0)
+      throw unsafe(path, 'a character device 0:0');
+    const kind = entry.type === 'character' ? constants.S_IFCHR : constants.S_IFBLK;
+    const make = (): void => makeNode(this.#bytes(path), kind | 0o600, entry.major, entry.minor);
+    if (this.#whiteouts === 'apply') {
+      if (this.problems.attempt('node', path, make)) return true;
+    } else {
+      try {
+        make();
+        return true;
+      } catch (error) {
+        if (systemErrorCode(error) !== 'EPERM' || !inUserNamespace()) throw error;
+        // A base's layer goes into the image as it is, whatever was unpacked of it; what ADD unpacks makes the layer.
+        if (this.#whiteouts === 'none') throw deviceRefused(path);
+      }
     }
+    this.#skipped.add(path);
+    return false;
   }
 
-  #remove(path: string, existing: Stats): void {
-    rmSync(this.#bytes(path), { recursive: true });
+  #isOverlayWhiteout(stat: Stats): boolean {
+    return this.#whiteouts === 'overlay' && stat.isCharacterDevice() && stat.rdev === 0;
+  }
+
+  /** Removes what is at a path, to make way for an entry or for nothing. */
+  #remove(path: string, existing: Stats, entry: TarEntry | undefined): void {
+    if (entry === undefined || entry.type === 'directory') removeTree(this.#territory, path);
+    else makeWay(this.#territory, path, entry.type === 'symlink' ? entry.link : undefined);
+    this.#own.delete(path);
     if (existing.isDirectory() || existing.isSymbolicLink()) this.#verified.clear();
   }
 
@@ -358,22 +401,17 @@ export class TreeWriter implements TarHandler {
         continue;
       // An access control list can only name ids that there are.
       if (name.startsWith('system.posix_acl_') && hasSingleId()) continue;
-      try {
-        setXattr(this.#bytes(path), name, value);
-      } catch (error) {
-        if (systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
-      }
+      const set = (): void => {
+        try {
+          setXattr(this.#bytes(path), name, value);
+        } catch (error) {
+          if (systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
+        }
+      };
+      if (this.#whiteouts === 'apply') this.problems.attempt('attribute', path, set);
+      else set();
     }
   }
-}
-
-function noUserAttributes(cause: unknown): EnvironmentError {
-  return new EnvironmentError('the file system keeps no attributes of users (user.*)', {
-    code: 'E_FILE_SYSTEM',
-    cause,
-    remedy:
-      'Without root of the machine a volume must lie on ext4, XFS or Btrfs, or on tmpfs of Linux 6.6 or later.',
-  });
 }
 
 function deviceRefused(path: string): BuildError {

@@ -5,7 +5,7 @@ import type { DiffID, Digest, LayerCompression } from '../oci/index.ts';
 import { capabilityError } from '../os/index.ts';
 import { EnvironmentError, KilnError, runWorker, systemErrorCode } from '../support/index.ts';
 import { decompressor } from './decompress.ts';
-import { TarReader } from './tar-reader.ts';
+import { type TarHandler, TarReader } from './tar-reader.ts';
 import { treeDigestHere } from './tree-digest.ts';
 import { TreeWriter, type TreeWriterOptions } from './tree-writer.ts';
 import type { OverlayMark } from './xattrs.ts';
@@ -21,6 +21,8 @@ export interface UnpackResult {
   readonly entries: number;
   /** Bytes of file content. */
   readonly bytes: number;
+  /** Opaque directories (latin1, relative): only a process that may mount can read the attribute that marks them. */
+  readonly opaque: readonly string[];
   /** Which mounts the tree serves as a lower directory: those of root, and those of user namespaces. */
   readonly overlayMarks: readonly OverlayMark[];
   /** The largest user or group id that a file belongs to. */
@@ -80,7 +82,27 @@ export function spaceError(error: unknown, directory: string): EnvironmentError 
 /** Unpacks an archive on the calling thread; the stream's other stages use other threads. */
 export async function unpackInto(source: CompressedFile, options: TreeWriterOptions): Promise<UnpackResult> {
   const writer = new TreeWriter(options);
-  const reader = new TarReader(writer);
+  try {
+    const diffID = await readArchive(source, writer);
+    writer.finish();
+    const { entries, bytes, overlayMarks, maximumId, skippedDevices } = writer;
+    const opaque = [...writer.opaque];
+    const tree = treeDigestHere(options.root);
+    return { diffID, entries, bytes, opaque, overlayMarks, maximumId, skippedDevices, tree };
+  } catch (error) {
+    writer.abort();
+    throw error;
+  }
+}
+
+/**
+ * Reads a layer's archive.
+ *
+ * @returns the digest of its uncompressed bytes.
+ * @throws KilnError `E_LAYER_CORRUPT`, `E_TAR_MALFORMED`, and what the handler throws.
+ */
+export async function readArchive(source: CompressedFile, handler: TarHandler): Promise<DiffID> {
+  const reader = new TarReader(handler);
   const hash = createHash('sha256');
   try {
     await pipeline(
@@ -94,15 +116,10 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
       },
     );
     reader.finish();
-    writer.finish();
   } catch (error) {
-    writer.abort();
     throw compressionError(error, source.file) ?? capabilityError(error) ?? error;
   }
-  const { entries, bytes, overlayMarks, maximumId, skippedDevices } = writer;
-  const diffID = `sha256:${hash.digest('hex')}` as DiffID;
-  const tree = treeDigestHere(options.root);
-  return { diffID, entries, bytes, overlayMarks, maximumId, skippedDevices, tree };
+  return `sha256:${hash.digest('hex')}` as DiffID;
 }
 
 function compressionError(error: unknown, file: string): KilnError | undefined {

@@ -120,6 +120,8 @@ const plain: readonly (readonly [field: string, name: string])[] = [
   ['destination', 'the destination'],
   ['chown', '--chown'],
   ['chmod', '--chmod'],
+  ['parents', '--parents'],
+  ['excludes', '--exclude'],
   ['user', 'USER'],
   ['workingDirectory', 'the working directory'],
 ];
@@ -168,6 +170,8 @@ function groundDifferences(now: KeyedStep, before: KeyedStep): Difference[] {
     return [
       { field: 'base.name', words: `the base is now ${shown(base.name)}, it was ${shown(formerBase.name)}` },
     ];
+  if (base.clampTime !== formerBase.clampTime)
+    return [{ field: 'base.clampTime', words: 'SOURCE_DATE_EPOCH or --reproducible changed' }];
   return [{ field: 'base.chainID', words: `base content changed: ${shown(base.name)}` }];
 }
 

@@ -105,7 +105,19 @@ function corrupt(why: string): KilnError {
  * @throws KilnError `E_CACHE_CORRUPT`, `E_OCI_MALFORMED`.
  */
 export function decodeEntry(key: CacheKey, bytes: Uint8Array): CacheEntry {
+  return decodeStoredEntry(key, bytes).entry;
+}
+
+/** As {@link decodeEntry}, with the descriptor of the configuration. */
+export function decodeStoredEntry(
+  key: CacheKey,
+  bytes: Uint8Array,
+): { readonly entry: CacheEntry; readonly config: Descriptor } {
   const manifest = decodeManifest(bytes, `cache entry ${key.slice(0, 12)}`);
+  return { entry: entryOf(key, manifest), config: manifest.config };
+}
+
+function entryOf(key: CacheKey, manifest: Manifest): CacheEntry {
   const annotations = manifest.annotations ?? {};
   const text = (name: string): string => {
     const value = annotations[name];

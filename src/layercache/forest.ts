@@ -1,11 +1,11 @@
-import { extendChain } from '../oci/index.ts';
+import { type ChainID, extendChain } from '../oci/index.ts';
 import { baseKeyOf, type EntryBase } from './entry-origin.ts';
 import type { InventoryEntry } from './inventory.ts';
 import type { CacheKey } from './keys.ts';
 
 /**
- * How the entries of a cache stand upon one another. Below an entry is the one that its key has for its parent, and for a
- * copy also the last one of the stage that it copies from. A chain is an entry on which no other stands, its tip, with all
+ * How the entries of a cache stand upon one another. Below an entry is the one that its key has for its parent, copies with
+ * `--link` that lie between them, and for a copy also the last one of the stage that it copies from. A chain is an entry on which no other stands, its tip, with all
  * that is below it.
  */
 export class EntryForest {
@@ -27,8 +27,9 @@ export class EntryForest {
   }
 
   /** What an entry stands on, as far as it is there. */
-  below({ parent, source }: InventoryEntry): InventoryEntry[] {
-    return [parent, ...(source === undefined ? [] : [source])].flatMap((key) => this.#byKey.get(key) ?? []);
+  below({ parent, links, source }: InventoryEntry): InventoryEntry[] {
+    const keys = [parent, ...links, ...(source === undefined ? [] : [source])];
+    return keys.flatMap((key) => this.#byKey.get(key) ?? []);
   }
 
   /** What stands on an entry. */
@@ -102,19 +103,21 @@ export class EntryForest {
    * result, so that no build comes to the rootfs that it was made on.
    */
   unreachable(entry: InventoryEntry): 'gap' | 'replaced' | undefined {
-    for (let above = entry, below = this.#byKey.get(above.parent); ; below = this.#byKey.get(above.parent)) {
-      if (below === undefined) return this.#isOnBase(above) ? undefined : 'gap';
-      const { parentChainID, diffID } = below;
-      const chain = diffID === undefined ? parentChainID : extendChain(parentChainID ?? undefined, diffID);
-      if (above.parentChainID !== chain) return 'replaced';
+    for (let above = entry; ;) {
+      if (above.linked) return above.parentChainID === null ? undefined : 'replaced';
+      const below = this.#byKey.get(above.parent);
+      if (below === undefined && !isOnBase(above)) return 'gap';
+      let chain = below === undefined ? above.origin?.base.chainID : chainAbove(below.parentChainID, below);
+      for (const key of above.links) {
+        const link = this.#byKey.get(key);
+        if (link === undefined) return 'gap';
+        chain = chainAbove(chain ?? null, link);
+      }
+      // An entry that does not say its base is given the benefit of the doubt.
+      if (chain !== undefined && above.parentChainID !== chain) return 'replaced';
+      if (below === undefined) return undefined;
       above = below;
     }
-  }
-
-  /** An entry that does not say its base is given the benefit of the doubt. */
-  #isOnBase({ origin, parent, parentChainID }: InventoryEntry): boolean {
-    if (origin === undefined) return true;
-    return baseKeyOf(origin.base) === parent && origin.base.chainID === parentChainID;
   }
 
   #findTwins(): void {
@@ -131,6 +134,15 @@ export class EntryForest {
         );
     }
   }
+}
+
+function isOnBase({ origin, parent }: InventoryEntry): boolean {
+  return origin === undefined || baseKeyOf(origin.base) === parent;
+}
+
+/** What an entry's layer makes of what is below it. */
+function chainAbove(chain: ChainID | null, { diffID }: InventoryEntry): ChainID | null {
+  return diffID === undefined ? chain : extendChain(chain ?? undefined, diffID);
 }
 
 function add<Key, Value>(to: Map<Key, Value[]>, key: Key, value: Value): void {

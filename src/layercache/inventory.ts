@@ -1,8 +1,8 @@
 import PQueue from 'p-queue';
-import { type ChainID, decodeManifest, type Descriptor, type Digest, type DiffID } from '../oci/index.ts';
+import { type ChainID, type Descriptor, type Digest, type DiffID } from '../oci/index.ts';
 import { type CanonicalValue, isAbortError, messageOf, type Progress } from '../support/index.ts';
-import { decodeEntry } from './entry.ts';
-import type { EntryOrigin } from './entry-origin.ts';
+import { decodeStoredEntry } from './entry.ts';
+import { baseKeyOf, type EntryOrigin } from './entry-origin.ts';
 import type { EntryStore } from './entry-store.ts';
 import { addHits, isHitsTag, readHits } from './hits.ts';
 import { isLastBuildTag } from './last-build.ts';
@@ -12,8 +12,12 @@ import { type CacheKey, keyOfTag, keyTag } from './keys.ts';
 export interface InventoryEntry {
   readonly key: CacheKey;
   readonly kind: string;
-  /** The key below it: of another entry, or of a base. */
+  /** The key below it: of another entry, or of a base; copies with `--link` may lie between them. */
   readonly parent: CacheKey;
+  /** Copies with `--link` right below it, lowest first. */
+  readonly links: readonly CacheKey[];
+  /** A copy with `--link`, whose layer is made on nothing. */
+  readonly linked: boolean;
   /** Of a copy from a stage or image, the key of what was copied from. */
   readonly source: CacheKey | undefined;
   /** The instruction as written. */
@@ -168,8 +172,8 @@ function describe(
   hit: number | undefined,
   descriptions: boolean,
 ): InventoryEntry {
-  const entry = decodeEntry(key, bytes);
-  const { config } = decodeManifest(bytes);
+  const { entry, config } = decodeStoredEntry(key, bytes);
+  const { origin } = entry;
   const { kind, parent, source } = entry.description as Record<string, unknown>;
   const layer = entry.layer?.descriptor;
   // A layout knows a time for everything; that of its making is no use.
@@ -179,13 +183,16 @@ function describe(
   return {
     key,
     kind: String(kind),
-    parent: String(parent) as CacheKey,
+    // What is made on nothing is shown on the base that it was first used with.
+    parent: parentOf(parent, origin),
+    links: parent === null ? [] : (origin?.ground?.links ?? []),
+    linked: parent === null,
     source: typeof source === 'string' ? (source as CacheKey) : undefined,
     instruction: entry.createdBy,
     created: entry.created,
     creator: entry.creator,
     usedAt: used === 0 ? undefined : new Date(used),
-    origin: entry.origin,
+    origin,
     parentChainID: entry.parentChainID,
     diffID: entry.layer?.diffID,
     digest: descriptor.digest,
@@ -198,3 +205,10 @@ function describe(
     description: descriptions ? entry.description : undefined,
   };
 }
+
+function parentOf(parent: unknown, origin: EntryOrigin | undefined): CacheKey {
+  if (typeof parent === 'string') return origin?.ground?.key ?? (parent as CacheKey);
+  return origin === undefined ? noParent : baseKeyOf(origin.base);
+}
+
+const noParent = '' as CacheKey;

@@ -11,9 +11,21 @@ export type CacheKey = string & { readonly [keyBrand]: true };
 /** Version of the meaning of keys; it is part of every tag, so a change of meaning is a new version. */
 export const keySchema = 'k1';
 
+/** Flags of COPY that are in its key only when they are given. */
+interface CopyFlags {
+  readonly parents?: true;
+  readonly excludes?: readonly string[];
+}
+
 /** Everything that decides what a step makes (DESIGN: docs/cache-keys.md). */
 export type KeyDefinition =
-  | { readonly kind: 'base'; readonly chainID: ChainID | null; readonly platform: Platform }
+  | {
+      readonly kind: 'base';
+      readonly chainID: ChainID | null;
+      readonly platform: Platform;
+      /** The latest time in the layers made on it, in seconds since 1970. Undefined, and not in the key: there is none. */
+      readonly clampTime?: number | undefined;
+    }
   | {
       readonly kind: 'run';
       readonly parent: CacheKey;
@@ -24,9 +36,10 @@ export type KeyDefinition =
       readonly user: string;
       readonly workingDirectory: string;
     }
-  | {
+  | ({
       readonly kind: 'copy';
-      readonly parent: CacheKey;
+      /** Null for `--link`, whose layer does not depend on what is below it. */
+      readonly parent: CacheKey | null;
       readonly destination: string;
       readonly chown: string | null;
       readonly chmod: string | null;
@@ -35,17 +48,20 @@ export type KeyDefinition =
       readonly files: readonly { readonly name: string; readonly content: string }[];
       readonly unpackArchives: boolean;
       readonly keepOwners: boolean;
-    }
-  | {
+    } & CopyFlags)
+  | ({
       readonly kind: 'copy-from';
-      readonly parent: CacheKey;
+      /** As that of `copy`. */
+      readonly parent: CacheKey | null;
       /** The key of the last step of the source stage, or of the source image. */
       readonly source: CacheKey;
       readonly patterns: readonly string[];
       readonly destination: string;
       readonly chown: string | null;
       readonly chmod: string | null;
-    }
+    } & CopyFlags)
+  /** What is below a step that comes after one with `--link`, whose own key does not tell. */
+  | { readonly kind: 'link'; readonly parent: CacheKey; readonly layer: CacheKey }
   | { readonly kind: 'workdir'; readonly parent: CacheKey; readonly path: string; readonly user: string };
 
 /**
@@ -54,8 +70,11 @@ export type KeyDefinition =
  */
 export function describeKey(definition: KeyDefinition): CanonicalValue {
   switch (definition.kind) {
-    case 'base':
-      return { kind: 'base', chainID: definition.chainID, platform: formatPlatform(definition.platform) };
+    case 'base': {
+      const { kind, chainID, platform, clampTime } = definition;
+      const described = { kind, chainID, platform: formatPlatform(platform) };
+      return clampTime === undefined ? described : { ...described, clampTime };
+    }
     case 'run': {
       const env = Object.fromEntries(
         Object.entries(definition.env).map(([name, value]) => [name, hashText(value)]),
@@ -68,6 +87,7 @@ export function describeKey(definition: KeyDefinition): CanonicalValue {
         files: definition.files.map(({ name, content }) => ({ name, content: hashText(content) })),
       };
     case 'copy-from':
+    case 'link':
     case 'workdir':
       return { ...definition };
   }

@@ -68,6 +68,8 @@ const weights: readonly (readonly [field: string, weight: number])[] = [
   ['workingDirectory', 1],
   ['chown', 1],
   ['chmod', 1],
+  ['parents', 1],
+  ['excludes', 1],
   ['files', 1],
   ['content', 1],
   ['source', 1],

@@ -85,8 +85,11 @@ class PruneRun {
       if (found === undefined) return;
       this.#addTag(found.descriptor.digest, keyTag(key));
       try {
-        const { parent, source } = decodeEntry(key, found.bytes).description as Record<string, unknown>;
-        for (const below of [parent, source]) this.#spare(this.#forest.get(below as CacheKey));
+        const { description, origin } = decodeEntry(key, found.bytes);
+        const { parent, source } = description as Record<string, unknown>;
+        const { key: ground, links = [] } = origin?.ground ?? {};
+        for (const below of [parent, source, ground, ...links])
+          this.#spare(this.#forest.get(below as CacheKey));
       } catch (error) {
         if (!(error instanceof KilnError)) throw error;
       }

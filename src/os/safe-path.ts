@@ -6,7 +6,7 @@ const maximumLinks = 255;
 
 /** A path resolved as if a directory were `/`. */
 export interface ResolvedPath {
-  /** Where it really is, below the root. */
+  /** Where it is, below the root. */
   readonly path: string;
   /** What is there, not followed further; undefined when nothing is. */
   readonly stat: Stats | undefined;
@@ -15,6 +15,8 @@ export interface ResolvedPath {
 export interface ResolveOptions {
   /** Whether a link in the last component is followed. */
   readonly followLast: boolean;
+  /** Where a path below the root really is, for trees that do not all lie there. */
+  readonly place?: (path: BytePath) => BytePath;
 }
 
 /**
@@ -32,6 +34,7 @@ export function resolveInRoot(root: string, path: string, options: ResolveOption
 
 /** {@link resolveInRoot} for names that need not be text. */
 export function resolveBytesInRoot(root: BytePath, path: BytePath, options: ResolveOptions): ResolvedPath {
+  const { place = (full: BytePath): BytePath => full } = options;
   let current: string[] = [];
   const pending = path.split('/').filter((part) => part !== '' && part !== '.');
   let links = 0;
@@ -39,18 +42,18 @@ export function resolveBytesInRoot(root: BytePath, path: BytePath, options: Reso
   for (let part = pending.shift(); part !== undefined; part = pending.shift()) {
     if (part === '..') {
       current.pop();
-      stat = lookUp(posix.join(root, ...current));
+      stat = lookUp(place(posix.join(root, ...current)));
       continue;
     }
     const here = posix.join(root, ...current, part);
-    stat = lookUp(here);
+    stat = lookUp(place(here));
     if (stat?.isSymbolicLink() === true && (options.followLast || pending.length > 0)) {
       if (++links > maximumLinks)
         throw Object.assign(new Error(`too many symbolic links in ${pathText(path)}`), { code: 'ELOOP' });
-      const target = toBytePath(readlinkSync(pathBuffer(here), 'buffer'));
+      const target = toBytePath(readlinkSync(pathBuffer(place(here)), 'buffer'));
       if (target.startsWith('/')) current = [];
       pending.unshift(...target.split('/').filter((piece) => piece !== '' && piece !== '.'));
-      if (pending.length === 0) stat = lookUp(posix.join(root, ...current));
+      if (pending.length === 0) stat = lookUp(place(posix.join(root, ...current)));
       continue;
     }
     current.push(part);

@@ -56,6 +56,7 @@ export class RegistryClient implements AsyncDisposable {
       directory: options.dockerConfigDirectory,
       helpers: options.credentialHelpers,
       environment: options.environment ?? process.env,
+      files: options.files,
       send: withRetries(
         this.#transport.sender((host) => this.#tls(host, 'push')),
         1,

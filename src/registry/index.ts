@@ -1,4 +1,8 @@
-export { type CredentialHelperName, parseCredentialHelpers } from './auth/default-keychain.ts';
+export {
+  type CredentialHelperName,
+  dockerConfigFiles,
+  parseCredentialHelpers,
+} from './auth/default-keychain.ts';
 export { RegistryClient } from './client.ts';
 export { RegistryError } from './errors.ts';
 export { type FetchedImage, fetchImage } from './fetch-image.ts';

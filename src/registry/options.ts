@@ -1,4 +1,4 @@
-import type { Progress } from '../support/index.ts';
+import type { Progress, TextFiles } from '../support/index.ts';
 import type { CredentialHelperName } from './auth/default-keychain.ts';
 import type { Throttle } from './transfer/throttle.ts';
 
@@ -43,6 +43,8 @@ export interface RegistryOptions {
    * the places that Docker and Podman look at.
    */
   readonly dockerConfigDirectory?: string;
+  /** What such files are read with. */
+  readonly files?: TextFiles;
   /** Identities of this machine, pod or job that may be used when no file has credentials; default: all. */
   readonly credentialHelpers?: readonly CredentialHelperName[];
   /** How often requests of a pull are sent again when they failed for a passing reason; default 5. */

@@ -51,6 +51,18 @@ export type ProgressEvent =
       readonly detail: string;
     }
   | {
+      /** A build check found something in the Dockerfile. */
+      readonly type: 'check';
+      readonly rule: string;
+      readonly message: string;
+      readonly remedy: string;
+      /** The page that explains the rule. */
+      readonly page: string;
+      /** The Dockerfile, and the first line of the instruction. */
+      readonly file: string;
+      readonly line: number;
+    }
+  | {
       readonly type: 'cache';
       readonly step: string;
       readonly key: string;

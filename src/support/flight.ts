@@ -15,9 +15,12 @@ export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | un
   }
 }
 
+/** The failure of shared work whose starter had given up: none of those who joined it. */
+class StarterGaveUp extends Error {}
+
 /**
  * Joins or starts work of a flight. The work runs under the signal of the caller that started it; when that one gives
- * up, the others start over.
+ * up, for whatever reason its signal has, the others start over.
  */
 export async function joinFlight<Key, Value>(
   flight: SingleFlight<Key, Value>,
@@ -27,14 +30,20 @@ export async function joinFlight<Key, Value>(
 ): Promise<Value> {
   for (;;) {
     let started = false as boolean;
-    const running = flight.run(key, () => {
+    const running = flight.run(key, async () => {
       started = true;
-      return work();
+      try {
+        return await work();
+      } catch (error) {
+        throw signal?.aborted === true ? new StarterGaveUp('aborted', { cause: error }) : error;
+      }
     });
     try {
       return await untilAborted(running, signal);
     } catch (error) {
-      if (started || !isAbortError(error) || signal?.aborted === true) throw error;
+      const gaveUp = error instanceof StarterGaveUp;
+      if (started) throw gaveUp ? error.cause : error;
+      if (signal?.aborted === true || !(gaveUp || isAbortError(error))) throw error;
     }
   }
 }

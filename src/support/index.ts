@@ -9,5 +9,6 @@ export * from './reporters.ts';
 export * from './rootless.ts';
 export * from './single-flight.ts';
 export * from './temporary.ts';
+export * from './text-files.ts';
 export * from './version.ts';
 export * from './worker.ts';

@@ -56,6 +56,8 @@ export function describeEvent(event: ProgressEvent): string | undefined {
       return `base ${shortenDigests(event.reference)}: ${event.detail}`;
     case 'result':
       return event.message;
+    case 'check':
+      return printable(`warning: ${event.file}:${event.line}: ${event.rule}: ${event.message}`);
     case 'cache':
     case 'count':
     case 'output':

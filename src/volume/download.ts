@@ -17,7 +17,7 @@ export type BlobSource = (
  * interruption stays in `ingest/<digest>.partial` and is not fetched again.
  *
  * @returns bytes that came from the source; 0 when somebody else had fetched it meanwhile.
- * @throws KilnError `E_BLOB_CORRUPT` when the source sends something else.
+ * @throws KilnError `E_BLOB_CORRUPT` when the source sends something else, twice.
  */
 export async function downloadBlob(
   blobs: BlobDirectory,
@@ -28,17 +28,20 @@ export async function downloadBlob(
   await using _lock = await FileLock.acquire(blobs.lockPath(descriptor.digest), signal);
   if (await blobs.has(descriptor)) return 0;
   const partial = join(blobs.ingestDirectory, `${digestHex(descriptor.digest)}.partial`);
-  const attempt = await fillPartial(blobs, descriptor, partial, source, signal);
-  if (attempt.complete) return attempt.fetched;
-  await rm(partial, { force: true });
-  // What an earlier process left may be damaged, for instance by a power failure: once more, from the start.
-  if (attempt.resumed) {
-    const again = await fillPartial(blobs, descriptor, partial, source, signal);
-    if (again.complete) return attempt.fetched + again.fetched;
+  let fetched = 0;
+  for (let begun = 0; begun < maximumAttempts;) {
+    const attempt = await fillPartial(blobs, descriptor, partial, source, signal);
+    fetched += attempt.fetched;
+    if (attempt.complete) return fetched;
     await rm(partial, { force: true });
+    // What an earlier process left may be damaged, for instance by a power failure: no fault of the source.
+    if (!attempt.resumed) begun += 1;
   }
   throw corrupt(descriptor.digest, 'download');
 }
+
+/** How often a blob is fetched from its start: of several places a source asks others than that which sent it wrong. */
+const maximumAttempts = 2;
 
 interface Attempt {
   /** The content was right and the blob is published. */

@@ -1,10 +1,13 @@
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Database, SqliteError } from 'better-sqlite3';
-import { type Progress, messageOf, randomName, systemErrorCode } from '../support/index.ts';
+import { EnvironmentError, type Progress, messageOf, randomName, systemErrorCode } from '../support/index.ts';
 import { FileLock } from './file-lock.ts';
-import { prepareSchema, schemaVersion, versionOf } from './index-schema.ts';
+import { SchemaError, prepareSchema, schemaVersion, versionOf } from './index-schema.ts';
 import { isMissing } from './storage.ts';
+
+/** It is not made anew over a newer one's head: that one may be at work on the same volume. */
+const newerRemedy = 'Use that version, or move index.db away and run warmer reindex.';
 
 /** Which image a row is about. */
 export interface ImageKey {
@@ -28,6 +31,7 @@ export class IndexDatabase implements Disposable {
   readonly #options: IndexDatabaseOptions;
   #connection: Database | undefined;
   #queue: Promise<void> = Promise.resolve();
+  #told = false;
 
   constructor(options: IndexDatabaseOptions) {
     this.#options = options;
@@ -46,14 +50,17 @@ export class IndexDatabase implements Disposable {
     try {
       const connection = this.#connection ?? (await openDatabase(this.path, { readonly: true }));
       try {
-        if (versionOf(connection) !== schemaVersion) return undefined;
+        const version = versionOf(connection);
+        if (version > schemaVersion) throw new SchemaError(version);
+        if (version < schemaVersion) return undefined;
         return connection.transaction(work)(connection);
       } finally {
         if (connection !== this.#connection) connection.close();
       }
     } catch (error) {
-      if (isSqliteError(error)) return undefined;
-      throw error;
+      if (!isSqliteError(error)) throw error;
+      this.#tellReader(error);
+      return undefined;
     }
   }
 
@@ -77,10 +84,51 @@ export class IndexDatabase implements Disposable {
     return done;
   }
 
+  /**
+   * Looks through the whole of it, and starts a new one in place of one that is damaged anywhere, for what somebody asked
+   * for by name.
+   *
+   * @throws EnvironmentError `E_INDEX_NEWER`, `E_INDEX_UNUSABLE`.
+   */
+  async renew(work: (connection: Database) => void): Promise<void> {
+    await this.#queue;
+    try {
+      await this.#attempt((connection) => {
+        const [found] = connection.pragma('quick_check(1)') as [{ readonly quick_check: string }];
+        if (found.quick_check !== 'ok')
+          throw Object.assign(new Error(found.quick_check), { code: 'SQLITE_CORRUPT' });
+        work(connection);
+      });
+    } catch (error) {
+      if (!isSqliteError(error)) throw error;
+      throw new EnvironmentError(`the volume's index database cannot be made anew: ${messageOf(error)}`, {
+        code: error instanceof SchemaError ? 'E_INDEX_NEWER' : 'E_INDEX_UNUSABLE',
+        where: this.path,
+        cause: error,
+        remedy:
+          error instanceof SchemaError
+            ? newerRemedy
+            : 'Another process may be at work on it, or the disk be full; try again.',
+      });
+    }
+  }
+
   /** Says that the database could not be brought up to date, which is no reason to fail. @throws what is a mistake of Kiln's. */
   warnOf(error: unknown): void {
     if (systemErrorCode(error) === undefined) throw error;
-    this.#options.progress?.warn(`the volume's index database was not updated: ${messageOf(error)}`);
+    const remedy = error instanceof SchemaError ? `. ${newerRemedy}` : '';
+    this.#options.progress?.warn(`the volume's index database was not updated: ${messageOf(error)}${remedy}`);
+  }
+
+  /** A writer mends what is damaged and says so; a reader can only say it, once. What is locked is so for a moment. */
+  #tellReader(error: SqliteError): void {
+    const isNewer = error instanceof SchemaError;
+    if (this.#options.writable || this.#told || !(isNewer || isCorruption(error))) return;
+    this.#told = true;
+    const remedy = isNewer ? newerRemedy : 'Run warmer reindex to have a new one.';
+    this.#options.progress?.warn(
+      `the volume's index database cannot be used: ${messageOf(error)}. Only last uses are unknown. ${remedy}`,
+    );
   }
 
   [Symbol.dispose](): void {

@@ -54,11 +54,13 @@ export function versionOf(connection: Database): number {
 }
 
 /** The database belongs to a newer Kiln. */
-class SchemaError extends Error {
+export class SchemaError extends Error {
   override readonly name = 'SchemaError';
   readonly code = 'SQLITE_SCHEMA_NEWER';
 
   constructor(version: number) {
-    super(`it has schema version ${version}, this version of Kiln knows ${schemaVersion}`);
+    super(
+      `a newer version of Kiln made it, with schema version ${version}, and this one knows ${schemaVersion}`,
+    );
   }
 }

@@ -1,4 +1,5 @@
 export { FileLock } from './file-lock.ts';
+export type { LeasedSource } from './layer-source.ts';
 export { type LayerLease, Lease } from './leases.ts';
 export type { StoredImageDetails, StoredImageSummary, StoredLayerDetails } from './listing.ts';
 export { NodeClient, type NodeClientTimeouts, type NodeImage, type AnnouncedImage } from './node-client.ts';

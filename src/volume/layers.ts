@@ -1,5 +1,5 @@
 import { lstatSync, readFileSync } from 'node:fs';
-import { mkdir, open, readFile, rename, utimes } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, stat, utimes } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { unpackLayer } from '../layer/index.ts';
 import { type DiffID, type Digest, type LayerCompression, digestHex, isDigest } from '../oci/index.ts';
@@ -7,7 +7,7 @@ import { type Progress, SingleFlight, joinFlight, randomName } from '../support/
 import { FileLock } from './file-lock.ts';
 import { LockedDirectory, removeTree } from './ingest.ts';
 import { Lease } from './leases.ts';
-import { type LowerFacts, lowerFacts, parseLowerFacts, servesHere } from './lower.ts';
+import { hasOwnersHere, type LowerFacts, lowerFacts, parseLowerFacts, servesHere } from './lower.ts';
 import { explained, isMissing, syncDirectory, unlessMissing } from './storage.ts';
 
 /** What the marker of a complete layer says. */
@@ -17,6 +17,8 @@ export interface LayerSeal extends LowerFacts {
   readonly entries: number;
   /** Bytes of file content. */
   readonly bytes: number;
+  /** Opaque directories (latin1, relative); undefined in a seal of an earlier version. */
+  readonly opaque?: readonly string[] | undefined;
   /** Milliseconds since the epoch; missing in seals of older versions. */
   readonly unpackedAt?: number;
   /** Digest of the unpacked tree; missing in seals of older versions. */
@@ -122,6 +124,15 @@ export class LayerDirectory {
     return undefined;
   }
 
+  /** Leases a complete layer whose files can be copied, whether or not this process can mount it. */
+  async leaseFiles(diffID: DiffID): Promise<{ readonly lease: Lease; readonly seal: LayerSeal } | undefined> {
+    const lease = await Lease.tryAcquire(this.path(diffID));
+    const seal = lease === undefined ? undefined : await this.seal(diffID);
+    if (lease !== undefined && seal !== undefined && hasOwnersHere(seal)) return { lease, seal };
+    await lease?.[Symbol.asyncDispose]();
+    return undefined;
+  }
+
   /**
    * Makes sure that a layer is unpacked. However many callers and processes ask, one unpacks and the rest wait.
    *
@@ -137,13 +148,24 @@ export class LayerDirectory {
     await joinFlight(this.#unpacking, diffID, () => this.#unpackLocked(diffID, provide, signal), signal);
   }
 
-  /** Takes a layer's directory away, unless somebody uses it. @returns false when it is in use or not there. */
-  async remove(diffID: DiffID): Promise<boolean> {
+  /** Tells what lies under the name of a layer from what takes its place; undefined when nothing is there. */
+  async identity(diffID: DiffID): Promise<string | undefined> {
+    const found = await unlessMissing(stat(this.path(diffID), { bigint: true }));
+    return found === undefined ? undefined : `${found.ino} ${found.birthtimeNs}`;
+  }
+
+  /**
+   * Takes a layer's directory away, unless somebody uses it or another one has taken its place.
+   *
+   * @param identity what it was when it was found to be wrong.
+   */
+  async remove(diffID: DiffID, identity: string | undefined): Promise<'removed' | 'in_use' | 'replaced'> {
     await using lease = await Lease.tryAcquireExclusive(this.path(diffID));
-    if (lease === undefined) return false;
+    if ((await this.identity(diffID)) !== identity) return 'replaced';
+    if (lease === undefined) return 'in_use';
     await using work = await LockedDirectory.create(this.#ingest, 'trash-');
     await rename(this.path(diffID), joinPath(work.path, 'layer'));
-    return true;
+    return 'removed';
   }
 
   async #unpackLocked(
@@ -178,8 +200,11 @@ export class LayerDirectory {
       this.#options.progress?.warn(
         `layer ${diffID.slice(0, 19)} has ${result.skippedDevices} device nodes, which a user namespace may not make; steps will not see them`,
       );
-    const { entries, bytes, tree: digest } = result;
-    const seal = { diffID, entries, bytes, unpackedAt: Date.now(), tree: digest, ...lowerFacts(result) };
+    const { entries, bytes, opaque, tree: digest } = result;
+    const seal = {
+      ...{ diffID, entries, bytes, opaque, unpackedAt: Date.now(), tree: digest },
+      ...lowerFacts(result),
+    };
     await writeSeal(layer, seal, this.#options.durable);
     await this.#publish(layer, diffID);
   }
@@ -208,11 +233,13 @@ function parseSeal(text: string, diffID: DiffID): LayerSeal | undefined {
   try {
     const seal = JSON.parse(text) as Partial<LayerSeal> | null;
     if (seal?.diffID !== diffID || !Number.isSafeInteger(seal.entries)) return undefined;
-    const { entries = 0, bytes = 0, unpackedAt, tree } = seal;
+    const { entries = 0, bytes = 0, opaque, unpackedAt, tree } = seal;
+    const known = Array.isArray(opaque) && opaque.every((path) => typeof path === 'string');
     return {
       diffID,
       entries,
       bytes: Number(bytes),
+      opaque: known ? opaque : undefined,
       ...parseLowerFacts(seal),
       ...(Number.isSafeInteger(unpackedAt) ? { unpackedAt: Number(unpackedAt) } : {}),
       ...(isDigest(tree) ? { tree } : {}),

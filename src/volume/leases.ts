@@ -52,6 +52,11 @@ export class Lease implements AsyncDisposable {
     return undefined;
   }
 
+  /** False when something else has taken the place of what is leased, or its name is gone. */
+  async isCurrent(): Promise<boolean> {
+    return namesFile(this.path, this.#handle);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#handle.close();
   }
@@ -83,6 +88,16 @@ export async function loadLeaseProbe(): Promise<LeaseProbe> {
   };
 }
 
+/** Asks about each path once: images share their lowest layers. What it says was so at some time since this was made. */
+export function remembering(probe: LeaseProbe): LeaseProbe {
+  const known = new Map<string, boolean>();
+  return (path) => {
+    let leased = known.get(path);
+    if (leased === undefined) known.set(path, (leased = probe(path)));
+    return leased;
+  };
+}
+
 async function openExisting(path: string): Promise<FileHandle | undefined> {
   try {
     return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
@@ -104,6 +119,25 @@ export class LeaseSet implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#leases.splice(0).map((lease) => lease[Symbol.asyncDispose]()));
   }
+}
+
+/** Takes leases of all items, or of none. @returns undefined when one of them is not there. */
+export async function acquireAll<Item>(
+  items: readonly Item[],
+  acquire: (item: Item) => Promise<AsyncDisposable | undefined>,
+): Promise<LeaseSet | undefined> {
+  const leases = new LeaseSet();
+  const acquired = await Promise.allSettled(
+    items.map(async (item) => {
+      const lease = await acquire(item);
+      if (lease !== undefined) leases.add(lease);
+      return lease !== undefined;
+    }),
+  );
+  if (acquired.every((result) => result.status === 'fulfilled' && result.value)) return leases;
+  await leases[Symbol.asyncDispose]();
+  for (const result of acquired) if (result.status === 'rejected') throw result.reason;
+  return undefined;
 }
 
 /** Unpacked layers that stay on the volume until this is disposed. */

@@ -30,7 +30,11 @@ export function parseLowerFacts(seal: object): LowerFacts {
  * Whether this process can mount the layer and see what its image says: deletions have the attributes that its mounts
  * read, and all owners have ids here. One that it cannot is unpacked again, elsewhere.
  */
-export function servesHere({ overlayMarks, maximumId }: LowerFacts): boolean {
-  if (!overlayMarks.includes(ownOverlayMark())) return false;
+export function servesHere(facts: LowerFacts): boolean {
+  return facts.overlayMarks.includes(ownOverlayMark()) && hasOwnersHere(facts);
+}
+
+/** Whether all owners of the layer's files have ids here. */
+export function hasOwnersHere({ maximumId }: LowerFacts): boolean {
   return hasSingleId() || (hasId(idMap('uid'), maximumId) && hasId(idMap('gid'), maximumId));
 }

@@ -4,7 +4,7 @@ import { KilnError } from '../support/index.ts';
 import type { FileTable } from './file-table.ts';
 import { type UsesByImage, keyOf, loadUses } from './index-uses.ts';
 import type { Inventory, InventoryImage } from './inventory.ts';
-import { type LeaseProbe, loadLeaseProbe } from './leases.ts';
+import { type LeaseProbe, loadLeaseProbe, remembering } from './leases.ts';
 import type { VolumeParts } from './parts.ts';
 import {
   type PruneKind,
@@ -65,7 +65,8 @@ export async function planPrune(
   requirePolicy(policy, measureSpace(parts.directory, 0).total);
   const inventory = await takeInventory(parts, () => parts.layout.soundIndexState(), signal);
   const uses = (await parts.index.read(loadUses)) ?? new Map();
-  return new Planner({ parts, policy, inventory, uses, isLeased: await loadLeaseProbe() }).plan(signal);
+  const isLeased = remembering(await loadLeaseProbe());
+  return new Planner({ parts, policy, inventory, uses, isLeased }).plan(signal);
 }
 
 /** The space of a volume, given what its blobs and layers take. */

@@ -205,13 +205,13 @@ class Transfer implements AsyncDisposable {
   }
 
   async #layer(layer: Layer, descriptor: Descriptor, unpack: boolean): Promise<void> {
-    const bytes = await this.#blob(descriptor);
+    await this.#blob(descriptor);
     if (!unpack) return;
     try {
       await this.#target.unpacker.ensure(layer, this.#signal);
     } catch (error) {
-      // What has just been fetched and verified does not get better by fetching it again.
-      if (bytes > 0 || systemErrorCode(error) !== 'E_BLOB_CORRUPT') throw error;
+      // It was damaged on the disk, and has been dropped. A layer that is what its digest says does not get better.
+      if (systemErrorCode(error) !== 'E_BLOB_CORRUPT') throw error;
       await this.#blob(descriptor);
       await this.#target.unpacker.ensure(layer, this.#signal);
     }
@@ -219,16 +219,14 @@ class Transfer implements AsyncDisposable {
     if (lease !== undefined) this.#leases.add(lease);
   }
 
-  /** Makes sure that a blob is there and stays. @returns bytes that were fetched for it. */
-  async #blob(descriptor: Descriptor): Promise<number> {
+  /** Makes sure that a blob is there and stays. */
+  async #blob(descriptor: Descriptor): Promise<void> {
     const { blobs } = this.#target.layout;
-    let fetched = 0;
     for (;;) {
       const lease = await Lease.tryAcquire(blobs.path(descriptor.digest));
       if (lease !== undefined) this.#leases.add(lease);
-      if (lease !== undefined && (await blobs.has(descriptor))) return fetched;
+      if (lease !== undefined && (await blobs.has(descriptor))) return;
       const bytes = await this.#download(descriptor);
-      fetched += bytes;
       this.fetched += bytes;
       this.#count(descriptor, descriptor.size);
     }

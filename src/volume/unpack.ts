@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type PQueue from 'p-queue';
 import type { Layer } from '../layer/index.ts';
 import { type LayerCompression, layerCompression } from '../oci/index.ts';
-import { KilnError, isAbortError } from '../support/index.ts';
+import { KilnError, isAbortError, systemErrorCode } from '../support/index.ts';
 import { createHash } from 'node:crypto';
 import { type BlobDirectory, appendStream, corrupt } from './blobs.ts';
 import { LockedDirectory } from './ingest.ts';
@@ -84,14 +84,25 @@ export class Unpacker {
     await using cleanup = new AsyncDisposableStack();
     const work = cleanup.use(await LockedDirectory.create(this.#blobs.ingestDirectory, 'layer-'));
     const file = join(work.path, 'blob');
-    await using handle = await open(file, 'wx', 0o600);
-    const hash = createHash('sha256');
-    const size = await appendStream(handle, await layer.compressed(signal), hash, layer.size, signal);
-    if (size !== layer.size || `sha256:${hash.digest('hex')}` !== layer.digest)
-      throw corrupt(layer.digest, 'layer stream');
+    try {
+      await copyLayer(layer, file, signal);
+    } catch (error) {
+      // Once more: another place is then asked, if there is one.
+      if (systemErrorCode(error) !== 'E_BLOB_CORRUPT') throw error;
+      await copyLayer(layer, file, signal);
+    }
     const kept = cleanup.move();
     return { file, compression, [Symbol.asyncDispose]: () => kept.disposeAsync() };
   }
+}
+
+/** @throws KilnError `E_BLOB_CORRUPT` when the layer is not what its digest and size say. */
+async function copyLayer(layer: Layer, file: string, signal: AbortSignal | undefined): Promise<void> {
+  await using handle = await open(file, 'w', 0o600);
+  const hash = createHash('sha256');
+  const size = await appendStream(handle, await layer.compressed(signal), hash, layer.size, signal);
+  if (size !== layer.size || `sha256:${hash.digest('hex')}` !== layer.digest)
+    throw corrupt(layer.digest, 'layer stream');
 }
 
 function compressionOf(layer: Layer): LayerCompression {

@@ -3,26 +3,16 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import PQueue from 'p-queue';
 import { unpackedTreeDigest } from '../layer/index.ts';
-import {
-  decodeManifest,
-  type Descriptor,
-  type DiffID,
-  type Digest,
-  formatReference,
-  type Image,
-  maximumDocumentSize,
-  parseReference,
-  type Reference,
-} from '../oci/index.ts';
+import { type Descriptor, type DiffID, type Digest, type Image } from '../oci/index.ts';
 import type { RegistryClient } from '../registry/index.ts';
 import { messageOf } from '../support/index.ts';
-import { downloadBlob } from './download.ts';
+import { FileLock } from './file-lock.ts';
 import { Lease } from './leases.ts';
-import { refNameAnnotation } from './oci-layout.ts';
+import { type Listed, listImages, loadListed } from './listed.ts';
 import type { VolumeParts } from './parts.ts';
-import { isDamage, layersOf, readImage } from './stored-image.ts';
-import type { Unpacker } from './unpack.ts';
+import { Repairs } from './repairs.ts';
 import { unlessMissing } from './storage.ts';
+import type { Unpacker } from './unpack.ts';
 
 /** Something on the volume that is not what it should be. */
 export interface Damage {
@@ -35,7 +25,7 @@ export interface Damage {
   readonly images: readonly string[];
   /**
    * `found`: nothing was done about it; `repaired`; `removed`: nothing needs it and it cannot be had again; `in_use`: a build
-   * has it mounted, so it was left alone; `failed`: it could not be repaired.
+   * has it mounted (or another verification reads it), so it was left alone; `failed`: it could not be repaired.
    */
   outcome: 'found' | 'repaired' | 'removed' | 'in_use' | 'failed';
   /** Why it could not be repaired. */
@@ -59,26 +49,21 @@ export interface VerifyOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** An image of the volume and what it is made of; the documents as far as they can be read. */
-interface Listed {
-  readonly name: string;
-  readonly reference: Reference | undefined;
-  readonly descriptor: Descriptor;
-  readonly image: Image | undefined;
-  /** Of the configuration, when only the manifest can be read. */
-  readonly config: Descriptor | undefined;
-}
-
 /**
  * Reads everything on a volume that is in use, and compares it with what it should be: blobs with their digests, unpacked
  * layers with the digest in their seal, images with what they need.
  *
  * What is read is leased meanwhile, so no prune takes it away; a blob appears under its name only when it is complete, so
- * nothing half written is taken for damaged.
+ * nothing half written is taken for damaged. What is not there is missing only if an image needs it still. Of those that
+ * repair, one works and the others wait.
  */
 export async function verifyVolume(parts: VolumeParts, options: VerifyOptions): Promise<VerifyResult> {
   const verification = new Verification(parts, options);
-  return verification.run();
+  if (options.repair === undefined) return verification.run();
+  // Two that repair would keep each other from it, as what is read is leased.
+  const path = join(parts.layout.blobs.ingestDirectory, 'repair.lock');
+  await using _lock = await FileLock.acquire(path, options.signal);
+  return await verification.run();
 }
 
 class Verification {
@@ -86,6 +71,8 @@ class Verification {
   readonly #options: VerifyOptions;
   readonly #queue = new PQueue({ concurrency: availableParallelism() });
   readonly #damages = new Map<string, Damage>();
+  /** What layers were when they were found to be altered. */
+  readonly #identities = new Map<Digest, string | undefined>();
   #unchecked = 0;
 
   constructor(parts: VolumeParts, options: VerifyOptions) {
@@ -103,21 +90,25 @@ class Verification {
       ...blobs.map((digest) => this.#queue.add(() => this.#checkBlob(digest))),
       ...layers.map((digest) => this.#queue.add(() => this.#checkLayer(digest as DiffID))),
     ]);
-    let images = await this.#images();
+    let images = await listImages(this.#parts.layout);
     await this.#checkImages(images);
-    if (this.#options.repair !== undefined) {
+    const { repair, signal } = this.#options;
+    const repairs = repair === undefined ? undefined : new Repairs(this.#parts, repair, signal);
+    if (repairs !== undefined) {
       // The documents first: they say what else an image needs.
-      for (const listed of images) await this.#repairDocuments(listed);
-      images = await this.#images();
+      for (const listed of images) await this.#repairDocuments(repairs, listed);
+      images = await listImages(this.#parts.layout);
       await this.#checkImages(images);
     }
-    for (const damage of this.#damages.values()) {
+    // Layers are unpacked from blobs.
+    const inOrder = [...this.#damages.values()].sort((a, b) => a.kind.localeCompare(b.kind));
+    for (const damage of inOrder) {
       const whose = images.filter(
         ({ image, descriptor, config }) =>
           config?.digest === damage.digest || needs(image, descriptor, damage.digest),
       );
       const named = { ...damage, images: whose.map(({ name }) => name) };
-      await this.#repair(named, whose);
+      await repairs?.repair(named, whose, this.#identities.get(damage.digest));
       this.#damages.set(keyOf(named), named);
       this.#options.onDamage?.(named);
     }
@@ -150,155 +141,50 @@ class Verification {
     // What is not sealed counts as nothing, and is replaced when it is needed.
     await using lease = await layers.lease(diffID);
     const seal = lease === undefined ? undefined : await layers.seal(diffID);
-    if (seal === undefined) return;
+    if (lease === undefined || seal === undefined) return;
     if (seal.tree === undefined) {
       this.#unchecked++;
       return;
     }
-    if (!(await this.#isTree(diffID, seal.tree))) this.#add('layer', diffID, 'altered');
-  }
-
-  async #isTree(diffID: DiffID, expected: Digest): Promise<boolean> {
-    const found = await unlessMissing(
-      unpackedTreeDigest(this.#parts.layers.tree(diffID), this.#options.signal),
-    );
-    return found === expected;
-  }
-
-  async #images(): Promise<Listed[]> {
-    const listed: Listed[] = [];
-    for (const descriptor of await this.#parts.layout.readIndex()) {
-      const name = descriptor.annotations?.[refNameAnnotation];
-      if (name === undefined) continue;
-      const image = await this.#documents(descriptor);
-      const config = image === undefined ? await this.#configOf(descriptor) : undefined;
-      listed.push({ name, reference: referenceOf(name), descriptor, image, config });
-    }
-    return listed;
-  }
-
-  async #documents(descriptor: Descriptor): Promise<Image | undefined> {
-    try {
-      return await readImage(this.#parts.layout, descriptor);
-    } catch (error) {
-      if (isDamage(error)) return undefined;
-      throw error;
-    }
+    const identity = await layers.identity(diffID);
+    const found = await unlessMissing(unpackedTreeDigest(layers.tree(diffID), this.#options.signal));
+    // While it was read it may have been replaced by one that can be mounted by others too.
+    if (found === seal.tree || !(await lease.isCurrent())) return;
+    this.#identities.set(diffID, identity);
+    this.#add('layer', diffID, 'altered');
   }
 
   async #checkImages(images: readonly Listed[]): Promise<void> {
-    const { blobs } = this.#parts.layout;
-    for (const { descriptor, image, config } of images) {
-      const parts = image === undefined ? [] : [image.manifest.config, ...image.manifest.layers];
-      for (const part of [descriptor, ...(config === undefined ? [] : [config]), ...parts])
-        if ((await blobs.stat(part.digest)) === undefined && !this.#damages.has(`blob ${part.digest}`))
-          this.#add('blob', part.digest, 'missing');
-    }
-  }
-
-  /** The configuration's descriptor, as far as the manifest can be read. */
-  async #configOf(descriptor: Descriptor): Promise<Descriptor | undefined> {
-    try {
-      const bytes = await this.#parts.layout.blobs.read(descriptor.digest, maximumDocumentSize);
-      return decodeManifest(bytes, descriptor.digest).config;
-    } catch (error) {
-      if (isDamage(error)) return undefined;
-      throw error;
-    }
+    const { layout } = this.#parts;
+    const missing = new Map<Digest, Listed[]>();
+    for (const listed of images)
+      for (const { digest } of partsOf(listed)) {
+        if ((await layout.blobs.stat(digest)) !== undefined) continue;
+        missing.set(digest, [...(missing.get(digest) ?? []), listed]);
+      }
+    if (missing.size === 0) return;
+    // A prune takes an image out of index.json before it takes its blobs.
+    const isStillListed = await loadListed(layout);
+    for (const [digest, whose] of missing)
+      if (whose.some(isStillListed)) this.#add('blob', digest, 'missing');
   }
 
   /** Fetches a manifest and a configuration that cannot be read. */
-  async #repairDocuments({ reference, descriptor, image }: Listed): Promise<void> {
-    const { repair, signal } = this.#options;
-    if (repair === undefined || reference === undefined || image !== undefined) return;
-    const { blobs } = this.#parts.layout;
+  async #repairDocuments(repairs: Repairs, listed: Listed): Promise<void> {
     try {
-      if ((await blobs.stat(descriptor.digest)) === undefined) {
-        const found = await repair.client.source(reference).getManifest(descriptor.digest, signal);
-        if (found === undefined) return;
-        await blobs.put(descriptor.mediaType, found.bytes);
-      }
-      const config = await this.#configOf(descriptor);
-      if (config !== undefined) await this.#fetch(reference, config, repair.client);
+      await repairs.repairDocuments(listed);
     } catch (error) {
-      signal?.throwIfAborted();
-      const damage = this.#damages.get(`blob ${descriptor.digest}`);
+      this.#options.signal?.throwIfAborted();
+      const damage = this.#damages.get(`blob ${listed.descriptor.digest}`);
       if (damage !== undefined) damage.message = messageOf(error);
     }
   }
+}
 
-  async #repair(damage: Damage, images: readonly Listed[]): Promise<void> {
-    const { repair, signal } = this.#options;
-    if (repair === undefined) return;
-    try {
-      damage.outcome = await (damage.kind === 'blob'
-        ? this.#repairBlob(damage.digest, images, repair.client)
-        : this.#repairLayer(damage.digest as DiffID, images, repair));
-    } catch (error) {
-      signal?.throwIfAborted();
-      damage.outcome = 'failed';
-      damage.message = messageOf(error);
-    }
-  }
-
-  async #repairBlob(
-    digest: Digest,
-    images: readonly Listed[],
-    client: RegistryClient,
-  ): Promise<Damage['outcome']> {
-    const { blobs } = this.#parts.layout;
-    // An altered blob was dropped when it was read; another process, or the documents' repair, may have brought it back.
-    if (await blobs.verify(digest, this.#options.signal)) return 'repaired';
-    let failure: Error | undefined;
-    for (const { reference, image, config } of images) {
-      const parts = [config ?? [], image?.manifest.config ?? [], image?.manifest.layers ?? []].flat();
-      const wanted = parts.find((part) => part.digest === digest);
-      if (reference === undefined || wanted === undefined) continue;
-      try {
-        await this.#fetch(reference, wanted, client);
-        return 'repaired';
-      } catch (error) {
-        this.#options.signal?.throwIfAborted();
-        failure = error instanceof Error ? error : new Error(messageOf(error));
-      }
-    }
-    if (failure !== undefined) throw failure;
-    return images.length === 0 ? 'removed' : 'failed';
-  }
-
-  async #fetch(reference: Reference, descriptor: Descriptor, client: RegistryClient): Promise<void> {
-    const { blobs } = this.#parts.layout;
-    const source = client.source(reference);
-    await downloadBlob(
-      blobs,
-      descriptor,
-      (offset, signal) => source.openBlob(descriptor, signal, offset),
-      this.#options.signal,
-    );
-  }
-
-  /** Unpacks a layer again. A running build that has it mounted keeps what it has: taking it away would only break more. */
-  async #repairLayer(
-    diffID: DiffID,
-    images: readonly Listed[],
-    { unpacker }: NonNullable<VerifyOptions['repair']>,
-  ): Promise<Damage['outcome']> {
-    const { layers, layout } = this.#parts;
-    if (!(await layers.remove(diffID))) {
-      const seal = await layers.seal(diffID);
-      return seal === undefined || (seal.tree !== undefined && (await this.#isTree(diffID, seal.tree)))
-        ? 'repaired'
-        : 'in_use';
-    }
-    for (const { image } of images) {
-      const layer =
-        image === undefined ? undefined : layersOf(layout, image).find((own) => own.diffID === diffID);
-      if (layer === undefined) continue;
-      await unpacker.ensure(layer, this.#options.signal);
-      return 'repaired';
-    }
-    return 'removed';
-  }
+/** The blobs that an image is known to need. */
+function partsOf({ descriptor, image, config }: Listed): Descriptor[] {
+  const parts = image === undefined ? [] : [image.manifest.config, ...image.manifest.layers];
+  return [descriptor, ...(config === undefined ? [] : [config]), ...parts];
 }
 
 function keyOf({ kind, digest }: Pick<Damage, 'kind' | 'digest'>): string {
@@ -314,15 +200,6 @@ function needs(image: Image | undefined, descriptor: Descriptor, digest: Digest)
     layers.some((layer) => layer.digest === digest) ||
     image.config.rootfs.diff_ids.includes(digest as DiffID)
   );
-}
-
-function referenceOf(name: string): Reference | undefined {
-  try {
-    const reference = parseReference(name);
-    return formatReference(reference) === name ? reference : undefined;
-  } catch {
-    return undefined; // another tool's name
-  }
 }
 
 async function namesIn(directory: string): Promise<Digest[]> {

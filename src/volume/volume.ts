@@ -22,7 +22,8 @@ import { IndexDatabase } from './index-db.ts';
 import { LockedDirectory, cleanIngest } from './ingest.ts';
 import { refreshIndex } from './take-inventory.ts';
 import { LayerDirectory } from './layers.ts';
-import { type LayerLease, Lease, LeaseSet } from './leases.ts';
+import { type LeasedSource, leaseSource } from './layer-source.ts';
+import { acquireAll, type LayerLease, Lease } from './leases.ts';
 import { type StoredImageDetails, type StoredImageSummary, describe, summarize } from './listing.ts';
 import { OciLayout, platformKey } from './oci-layout.ts';
 import type { VolumeParts } from './parts.ts';
@@ -201,15 +202,8 @@ export class Volume implements AsyncDisposable {
       (layer, position) => layers.findLastIndex(({ diffID }) => diffID === layer.diffID) === position,
     );
     if (!this.writable) (await import('./owners.ts')).checkOwners(this.directory);
-    const leases = new LeaseSet();
-    const acquired = await Promise.allSettled(unique.map((layer) => this.#lease(layer, leases, signal)));
-    const failed = acquired.find((result) => result.status === 'rejected');
-    const complete = acquired.every((result) => result.status === 'fulfilled' && result.value);
-    if (failed !== undefined || !complete) {
-      await leases[Symbol.asyncDispose]();
-      if (failed !== undefined) throw failed.reason;
-      return undefined;
-    }
+    const leases = await acquireAll(unique, (layer) => this.#lease(layer, signal));
+    if (leases === undefined) return undefined;
     await this.#countUses(unique);
     return {
       paths: unique.map(({ diffID }) => this.#layers.tree(diffID)),
@@ -217,19 +211,19 @@ export class Volume implements AsyncDisposable {
     };
   }
 
+  /**
+   * Leases a layer as something that can be applied to a tree; undefined when it is not on the volume.
+   *
+   * @throws EnvironmentError `E_VOLUME_OWNERS`.
+   */
+  async acquireSource(layer: Layer): Promise<LeasedSource | undefined> {
+    if (!this.writable) (await import('./owners.ts')).checkOwners(this.directory);
+    return leaseSource(this.#layout.blobs, this.#layers, layer);
+  }
+
   /** Leases blobs, so that no prune takes them while they are being pushed. @returns undefined when one is missing. */
   async acquireBlobs(digests: readonly Digest[]): Promise<AsyncDisposable | undefined> {
-    const leases = new LeaseSet();
-    const acquired = await Promise.all(
-      digests.map(async (digest) => {
-        const lease = await Lease.tryAcquire(this.#layout.blobs.path(digest));
-        if (lease !== undefined) leases.add(lease);
-        return lease !== undefined;
-      }),
-    );
-    if (!acquired.includes(false)) return leases;
-    await leases[Symbol.asyncDispose]();
-    return undefined;
+    return acquireAll(digests, (digest) => Lease.tryAcquire(this.#layout.blobs.path(digest)));
   }
 
   /** True when the layer is unpacked. */
@@ -303,11 +297,19 @@ export class Volume implements AsyncDisposable {
     const { repair, ...rest } = options;
     if (repair !== undefined) this.#layout.requireWritable();
     const { verifyVolume } = await import('./verify.ts');
+    // One that only looks drops nothing either.
+    const layout =
+      repair === undefined && this.writable
+        ? await OciLayout.open(this.directory, { access: 'read-only' })
+        : this.#layout;
     return explained(this.directory, () =>
-      verifyVolume(this.#parts(), {
-        ...rest,
-        repair: repair === undefined ? undefined : { client: repair, unpacker: this.#unpacker },
-      }),
+      verifyVolume(
+        { ...this.#parts(), layout },
+        {
+          ...rest,
+          repair: repair === undefined ? undefined : { client: repair, unpacker: this.#unpacker },
+        },
+      ),
     );
   }
 
@@ -342,10 +344,14 @@ export class Volume implements AsyncDisposable {
     });
   }
 
-  /** Makes the index database anew from the files; uses stay as far as they can be read. */
+  /**
+   * Makes the index database anew from the files; uses stay as far as they can be read.
+   *
+   * @throws EnvironmentError `E_INDEX_NEWER` when it is a newer version's, `E_INDEX_UNUSABLE` when it cannot be written.
+   */
   async reindex(signal?: AbortSignal): Promise<void> {
     this.#layout.requireWritable();
-    await this.#index.change((connection) => void connection.exec('DELETE FROM snapshot'));
+    await this.#index.renew((connection) => void connection.exec('DELETE FROM snapshot'));
     await refreshIndex(this.#parts(), signal);
   }
 
@@ -387,16 +393,12 @@ export class Volume implements AsyncDisposable {
     await Promise.all(layers.map(({ diffID }) => this.#layers.markUsed(diffID)));
   }
 
-  /** Leases one layer into `leases`; false when it is not there and cannot be made. */
-  async #lease(layer: Layer, leases: LeaseSet, signal: AbortSignal | undefined): Promise<boolean> {
+  /** Leases one layer; undefined when it is not there and cannot be made. */
+  async #lease(layer: Layer, signal: AbortSignal | undefined): Promise<Lease | undefined> {
     for (;;) {
       signal?.throwIfAborted();
       const lease = await this.#layers.lease(layer.diffID);
-      if (lease !== undefined) {
-        leases.add(lease);
-        return true;
-      }
-      if (!this.writable) return false;
+      if (lease !== undefined || !this.writable) return lease;
       await explained(this.directory, () => this.#unpacker.ensure(layer, signal));
     }
   }

@@ -22,8 +22,9 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { copyInto, type CopyRequest, type IgnoreRules } from '../../executor/context/index.ts';
+import { copyInto } from '../../executor/context/index.ts';
 import { getXattr, makeNode, setTimes, setXattr } from '../../src/os/index.ts';
+import { type Copy, copyRequest } from '../support/copies.ts';
 import { listTree, plant, rawSocketCapability } from '../support/trees.ts';
 
 /*
@@ -42,37 +43,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(scratch, { recursive: true, force: true }));
 
-interface Copy {
-  readonly from: readonly string[];
-  readonly to: string;
-  readonly ignore?: IgnoreRules;
-  readonly files?: CopyRequest['files'];
-  readonly chown?: string;
-  readonly chmod?: number;
-  readonly keepOwners?: boolean;
-  readonly add?: boolean;
-}
-
-const copy = (request: Copy): Promise<string> =>
-  copyInto(root, {
-    query:
-      request.from.length === 0
-        ? undefined
-        : {
-            root: source,
-            patterns: request.from,
-            ignore: request.ignore ?? [],
-            where: 'Dockerfile:3',
-            treeName: 'the build context',
-          },
-    files: request.files ?? [],
-    destination: request.to,
-    chown: request.chown,
-    chmod: request.chmod,
-    keepOwners: request.keepOwners ?? false,
-    unpackArchives: request.add ?? false,
-    where: 'Dockerfile:3',
-  });
+const copy = (request: Copy): Promise<string> => copyInto(root, copyRequest(source, request));
 const add = (request: Copy): Promise<string> => copy({ ...request, add: true });
 const inRoot = (path: string): string => join(root, path);
 const inSource = (path: string): string => join(source, path);

@@ -4,7 +4,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { pushTestImage } from '../support/images.ts';
-import { type Ended, kiln, stepsThat } from '../support/programs.ts';
+import { basesOf, type Ended, kiln, stepsThat, warningsOf } from '../support/programs.ts';
 import { mountReadOnly } from '../support/read-only.ts';
 import { serveVolume, type VolumeWarming } from '../support/volume-warming.ts';
 import { eventually } from '../support/warming.ts';
@@ -17,7 +17,8 @@ interface Node extends AsyncDisposable {
   readonly mounted: string;
 }
 
-describe('a build on a volume that it can only read', () => {
+// Each has a volume and a base of its own, and much of the time waits.
+describe('a build on a volume that it can only read', { concurrency: 3 }, () => {
   let workshop: Workshop;
   before(async () => {
     workshop = await openWorkshop();
@@ -70,13 +71,11 @@ describe('a build on a volume that it can only read', () => {
     return ended;
   };
 
-  const baseOf = ({ events }: Ended): { outcome: string; detail: string } => {
-    const [event, ...others] = events.filter(({ type }) => type === 'base');
-    assert.ok(event?.type === 'base' && others.length === 0);
-    return event;
+  const baseOf = (ended: Ended): { outcome: string; detail: string } => {
+    const [base, ...others] = basesOf(ended);
+    assert.ok(base !== undefined && others.length === 0);
+    return base;
   };
-  const warnings = ({ events }: Ended): string[] =>
-    events.flatMap((event) => (event.type === 'log' && event.level === 'warn' ? [event.message] : []));
   const blobsFetched = async (base: string): Promise<string[]> => {
     const repository = base.replace(/^[^/]*\//, '').replace(/:.*/, '');
     return (await workshop.registry.accessLog()).filter((line) =>
@@ -140,7 +139,7 @@ describe('a build on a volume that it can only read', () => {
     await node[Symbol.asyncDispose]();
     using _mount = mountReadOnly(node.volume, node.mounted);
     const without = await build(node, base, '--no-push', '--wait-for-warmer', '600ms');
-    assert.match(warnings(without).join(), /there is no socket/);
+    assert.match(warningsOf(without).join(), /there is no socket/);
     assert.equal(baseOf(without).outcome, 'cold');
     assert.match(baseOf(without).detail, /no warmer serves this node: there is no socket/);
     const socket = createServer();
@@ -149,7 +148,7 @@ describe('a build on a volume that it can only read', () => {
     await new Promise((resolve) => socket.close(resolve));
     const left = await build(node, base);
     assert.match(baseOf(left).detail, /nobody listens/);
-    assert.deepEqual(warnings(left), []);
+    assert.deepEqual(warningsOf(left), []);
   });
 
   test('is not held up by a warmer that hangs', async () => {
@@ -273,7 +272,7 @@ describe('a build on a volume that it can only read', () => {
     };
     const late = await build(node, base, '--no-push', '--wait-for-warmer', '1500ms');
     assert.match(
-      warnings(late).join(),
+      warningsOf(late).join(),
       /was not ready after [1-9][0-9.]*s.*the build goes on: images: 0 of 1 are warm/,
     );
     const begun = performance.now();
@@ -282,6 +281,6 @@ describe('a build on a volume that it can only read', () => {
     }, 2000);
     const waited = await build(node, base, '--no-push', '--wait-for-warmer', '2m');
     assert.ok(performance.now() - begun >= 2000);
-    assert.deepEqual(warnings(waited), []);
+    assert.deepEqual(warningsOf(waited), []);
   });
 });

@@ -5,7 +5,13 @@ import { after, before, describe, test } from 'node:test';
 import { explainStages } from '../../executor/explain/explain.ts';
 import { explanationText } from '../../executor/explain/report.ts';
 import { noCacheRules } from '../../executor/plan.ts';
-import { keyTag, openEntryStore, openLayerCache } from '../../src/layercache/index.ts';
+import {
+  EntryForest,
+  keyTag,
+  openEntryStore,
+  openLayerCache,
+  readInventory,
+} from '../../src/layercache/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
 import { Progress } from '../../src/support/index.ts';
 import { pushTestImage, randomLayer } from '../support/images.ts';
@@ -378,6 +384,34 @@ describe('executor explain', () => {
         ['found', 'used if [stage-0 2/3] RUN comes out as it did when this was made'],
       ],
     );
+  });
+
+  test('takes a copy that is made on nothing for a hit on any base, and knows what stands on it', async () => {
+    const at = location();
+    const version = (base: string): Version => ({
+      dockerfile: `FROM %HOST%/${base}:1\nRUN ["x"]\nCOPY --link src /src\nRUN ["y"]`,
+    });
+    const before = await planned(version('moving'));
+    await storePlan(openLayerCache(at, client, 'test'), before);
+    const steps = (await explained(at, version('moved'))).flatMap((one) => one.steps);
+    assert.deepEqual(
+      steps.map((one) => one.outcome),
+      ['miss', 'hit', 'miss'],
+    );
+    assert.deepEqual(steps[2]?.reasons, ['[stage-0 1/3] RUN changed']);
+    const { entries } = await readInventory(openEntryStore(at, client));
+    const forest = new EntryForest(entries);
+    assert.deepEqual(
+      entries.map((entry) => forest.unreachable(entry)),
+      [undefined, undefined, undefined],
+    );
+    const last = entries.find(({ key }) => key === before[0]?.steps[2]?.key);
+    assert.ok(last !== undefined);
+    assert.equal(forest.below(last).length, 2, 'the step and the copy below it');
+    for (const missing of forest.below(last)) {
+      const rest = new EntryForest(entries.filter((entry) => entry !== missing));
+      assert.equal(rest.unreachable(last), 'gap');
+    }
   });
 
   test('says that a cache is empty, and that one is damaged', async () => {

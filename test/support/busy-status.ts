@@ -89,6 +89,7 @@ function image(index: number, random: () => number, now: number): WarmingImage {
         code: 'E_REGISTRY_UNAVAILABLE',
         message:
           'HEAD https://registry-1.docker.io/v2/: the registry answered 429 (TOOMANYREQUESTS: You have reached your pull rate limit)',
+        remedy: 'The registry limits requests; wait, log in, or use a mirror.',
         at: new Date(now - 240_000),
       },
     });

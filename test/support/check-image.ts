@@ -48,8 +48,9 @@ export function runWithRunc(bundle: string, args?: readonly string[]): string {
 /** The configuration that a registry serves for an image, read by skopeo. */
 export function inspectConfig(reference: string): {
   author?: string;
+  created?: string;
   config: Record<string, unknown>;
-  history: { created_by?: string; empty_layer?: boolean }[];
+  history: { created?: string; created_by?: string; empty_layer?: boolean }[];
   rootfs: { diff_ids: string[] };
 } {
   const text = execFileSync(

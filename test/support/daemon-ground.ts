@@ -14,6 +14,8 @@ export interface DaemonGround extends AsyncDisposable {
   push(name: string, bytes?: number): Promise<string>;
   /** The digest that the registry has for a reference, by skopeo. */
   digest(reference: string): string;
+  /** The digest of the image's topmost layer, by skopeo. */
+  layer(reference: string): string;
 }
 
 export async function openDaemonGround(): Promise<DaemonGround> {
@@ -31,17 +33,19 @@ export async function openDaemonGround(): Promise<DaemonGround> {
       await pushTestImage(path('push'), reference, { layers });
       return reference;
     },
-    digest: (reference) =>
-      execFileSync(
-        'skopeo',
-        ['inspect', '--tls-verify=false', '--format', '{{.Digest}}', `docker://${reference}`],
-        { encoding: 'utf8' },
-      ).trim(),
+    digest: (reference) => inspect(reference, '{{.Digest}}'),
+    layer: (reference) =>
+      inspect(reference, '{{range .Layers}}{{println .}}{{end}}').split('\n').at(-1) ?? '',
     [Symbol.asyncDispose]: async () => {
       await registry[Symbol.asyncDispose]();
       await scratch[Symbol.asyncDispose]();
     },
   };
+}
+
+function inspect(reference: string, format: string): string {
+  const args = ['inspect', '--tls-verify=false', '--format', format, `docker://${reference}`];
+  return execFileSync('skopeo', args, { encoding: 'utf8' }).trim();
 }
 
 /** Those lines of a registry's log that are about layers or manifests. */

@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { eventually } from './daemon.ts';
-import { type Ended, kiln } from './programs.ts';
+import { type Ended, kiln, type RunOptions } from './programs.ts';
 
 /** A line of the log of `warmer daemon --log-format json`. */
 export interface LogLine {
@@ -23,9 +23,13 @@ export interface DaemonProcess extends AsyncDisposable {
   end(name: 'SIGTERM' | 'SIGINT' | 'SIGKILL'): Promise<Ended>;
 }
 
-export async function startDaemonProcess(args: readonly string[]): Promise<DaemonProcess> {
+export async function startDaemonProcess(
+  args: readonly string[],
+  options: Pick<RunOptions, 'compiled'> = {},
+): Promise<DaemonProcess> {
   const started = Promise.withResolvers<ChildProcess>();
   const ended = kiln('warmer', ['daemon', '--log-format', 'json', '--listen', '127.0.0.1:0', ...args], {
+    ...options,
     onStart: started.resolve,
   });
   const child = await started.promise;

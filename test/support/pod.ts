@@ -141,7 +141,10 @@ export async function openPod(layers: readonly string[], options: PodOptions = {
     },
     start: async () => {
       await configure(processOf(['/kiln/bin/node', '-e', 'setInterval(() => {}, 1e9)'], options));
-      await execute('runc', ['run', '--detach', '--bundle', bundle, id]);
+      // Its output would keep a pipe open for as long as the container runs.
+      const child = spawn('runc', ['run', '--detach', '--bundle', bundle, id], { stdio: 'ignore' });
+      const code = await new Promise((resolve) => child.once('exit', resolve));
+      if (code !== 0) throw new Error(`runc could not start the pod (${String(code)})`);
     },
     exec: async (args, run = {}) => {
       const file = join(bundle, `${randomBytes(6).toString('hex')}.json`);

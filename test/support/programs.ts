@@ -26,19 +26,23 @@ export interface RunOptions {
   readonly cwd?: string;
   /** A command that runs the program, as `setpriv` does, with its arguments. */
   readonly under?: readonly string[];
+  /** Where the programs lie compiled, which start in a third of the time; default: from their TypeScript. */
+  readonly compiled?: string | undefined;
   /** Called once the process runs. */
   readonly onStart?: (child: ChildProcess) => void;
 }
 
-/** Runs `executor` or `warmer` as a process of its own, from its TypeScript. It never sees the tester's credentials. */
+/** Runs `executor` or `warmer` as a process of its own. It never sees the tester's credentials. */
 export async function kiln(
   program: 'executor' | 'warmer',
   args: readonly string[],
   options: RunOptions = {},
 ): Promise<Ended> {
-  const command = [process.execPath, join(root, program, 'main.ts'), ...args];
-  const [file = '', ...rest] = [...(options.under ?? []), ...command];
-  const child = spawn(file, rest, {
+  const { compiled } = options;
+  const file = compiled === undefined ? join(root, program, 'main.ts') : join(compiled, `${program}.js`);
+  const command = [process.execPath, file, ...args];
+  const [first = '', ...rest] = [...(options.under ?? []), ...command];
+  const child = spawn(first, rest, {
     stdio: ['pipe', 'pipe', 'pipe'],
     cwd: options.cwd ?? tmpdir(),
     env: { PATH: process.env.PATH, HOME: '/nonexistent', CI: 'true', ...options.env },
@@ -77,6 +81,21 @@ export function stepsThat(outcome: string, { events }: Ended): string[] {
   return events.flatMap((event) =>
     event.type === 'step-end' && event.outcome === outcome ? [texts.get(event.step) ?? ''] : [],
   );
+}
+
+/** What the steps printed. */
+export function outputOf({ events }: Ended): string {
+  return events.map((event) => (event.type === 'output' ? String(event.data) : '')).join('');
+}
+
+/** What was warned of. */
+export function warningsOf({ events }: Ended): string[] {
+  return events.flatMap((event) => (event.type === 'log' && event.level === 'warn' ? [event.message] : []));
+}
+
+/** How the build came by its base images, in the order in which it found them. */
+export function basesOf({ events }: Ended): { readonly outcome: string; readonly detail: string }[] {
+  return events.flatMap((event) => (event.type === 'base' ? [event] : []));
 }
 
 /** A temporary directory that is removed when disposed. */

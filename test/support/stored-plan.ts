@@ -1,6 +1,6 @@
 import { describeKey, foldFileList, type LayerCache } from '../../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../../src/oci/index.ts';
-import type { PlannedStage } from '../../executor/plan.ts';
+import { isLinked, originOf, type PlannedStage } from '../../executor/plan.ts';
 import { fakeLayer } from './cache-chains.ts';
 
 /** Stores an entry for every step of a plan, as if it had been built; nothing is run. */
@@ -20,7 +20,13 @@ export async function storePlan(
       const layer = fakeLayer(`${key} ${options.results ?? ''}`);
       await cache.store(
         {
-          ...{ key, parentChainID: chain, created, createdBy: written, origin: stage.origin },
+          ...{
+            key,
+            parentChainID: isLinked(step) ? null : chain,
+            created,
+            createdBy: written,
+            origin: originOf(stage, step),
+          },
           description: describeKey(definition),
           files: files === undefined ? undefined : foldFileList(files),
         },

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { mount, unmount } from '../../src/os/index.ts';
 import { busyboxLayer, pushTestImage } from './images.ts';
 import { type Ended, kiln, type RunOptions, temporaryDirectory, writeFiles } from './programs.ts';
 import { startRegistry, type TestRegistry } from './registry.ts';
@@ -20,9 +21,11 @@ export interface Workshop extends AsyncDisposable {
   build(context: string, args: readonly string[], options?: RunOptions): Promise<Ended>;
 }
 
-export async function openWorkshop(): Promise<Workshop> {
+/** @param options `inMemory`: whether the directory lies in memory, for tests that write much. */
+export async function openWorkshop(options: { readonly inMemory?: boolean } = {}): Promise<Workshop> {
   const registry = await startRegistry();
   const scratch = await temporaryDirectory();
+  if (options.inMemory === true) mount('tmpfs', scratch.path, 'tmpfs', 0, 'size=8g');
   const base = `${registry.host}/busybox:1`;
   const volume = join(scratch.path, 'volume');
   await pushTestImage(scratch.path, base, { layers: [await busyboxLayer(scratch.path)] });
@@ -47,6 +50,7 @@ export async function openWorkshop(): Promise<Workshop> {
       ),
     [Symbol.asyncDispose]: async () => {
       await registry[Symbol.asyncDispose]();
+      if (options.inMemory === true) unmount(scratch.path, { detach: true });
       await scratch[Symbol.asyncDispose]();
     },
   };

@@ -102,6 +102,8 @@ export class FakeRegistry {
   /** Milliseconds between two chunks of a blob. */
   pause = 0;
   chunk = 64 * 1024;
+  /** What is sent of a blob when it is opened for the n-th time, counted from 1 over all blobs; default: its content. */
+  send: (bytes: Uint8Array, opened: number) => Uint8Array = (bytes) => bytes;
 
   push(reference: Reference, { image, blobs }: TestImage): void {
     for (const [digest, bytes] of blobs) this.blobs.set(digest, bytes);
@@ -148,7 +150,8 @@ export class FakeRegistry {
         this.opened.push({ digest: descriptor.digest, offset });
         const bytes = this.blobs.get(descriptor.digest);
         if (bytes === undefined) return Promise.reject(new Error('blob unknown'));
-        return Promise.resolve(Readable.from(this.#chunks(bytes.subarray(offset), signal)));
+        const sent = this.send(bytes, this.opened.length).subarray(offset);
+        return Promise.resolve(Readable.from(this.#chunks(sent, signal)));
       },
     } as unknown as Repository;
   }

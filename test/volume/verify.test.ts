@@ -108,7 +108,8 @@ describe('verify', () => {
     assert.deepEqual(again.result.damages, []);
     await using volume = await Volume.open(ground.directory, { access: 'read-only' });
     const image = await volume.find(parseReference(workshop.base), hostPlatform());
-    assert.ok(image !== undefined && (await volume.acquireLayers(image.layers)) !== undefined);
+    await using lease = await volume.acquireLayers(image?.layers ?? []);
+    assert.equal(lease?.paths.length, 1);
   });
 
   test('brings back a blob that is missing', async () => {

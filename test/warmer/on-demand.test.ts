@@ -167,12 +167,13 @@ describe('an image that a build asks for', () => {
     await using daemon = await openDaemon(ground.path('volume'), allowAll);
     const leaving = new AbortController();
     const heard: readonly Heard[] = [0, 1].map(() => ({ progress: [], images: [] }));
+    const hears = (index: number): Promise<unknown> =>
+      eventually(() => Promise.resolve(heard[index]?.images.length === 1 || undefined), `asker ${index}`);
+    // One after the other, so that it is the one who started the pull that leaves.
     const left = ensure(daemon, through, { signal: leaving.signal, ...withHeard(heard[0]) });
+    await hears(0);
     const stays = ensure(daemon, through, withHeard(heard[1]));
-    await eventually(
-      () => Promise.resolve(heard.every(({ images }) => images.length === 1) || undefined),
-      'both to have joined',
-    );
+    await hears(1);
     leaving.abort();
     await assert.rejects(left, { name: 'AbortError' });
     gateway.treat = () => 'pass';

@@ -12,11 +12,9 @@ import { WebServer } from '../../warmer/daemon/web-server.ts';
 import { busyStatus } from '../support/busy-status.ts';
 import { checkMetrics, type MetricFamily } from '../support/check-metrics.ts';
 import { FakeWarming, fakeImage, fakeStatus } from '../support/warming.ts';
+import { openWebServer, type TestWeb } from '../support/web.ts';
 
-interface Web extends AsyncDisposable {
-  readonly warming: FakeWarming;
-  readonly port: number;
-  readonly warnings: string[];
+interface Web extends TestWeb {
   get(path: string, headers?: Readonly<Record<string, string>>, method?: string): Promise<Answer>;
 }
 
@@ -27,20 +25,9 @@ interface Answer {
   readonly text: string;
 }
 
-async function openWeb(
-  options: { readonly leases?: () => number; readonly patience?: number } = {},
-): Promise<Web> {
-  const warming = new FakeWarming();
-  const progress = new Progress();
-  const warnings: string[] = [];
-  progress.listen((event) => event.type === 'log' && warnings.push(event.message));
-  const web = new WebServer(warming, { name: 'node-1', leases: () => 0, progress, ...options });
-  const { port } = await web.listen(parseListenAddress('127.0.0.1:0'));
-  return {
-    ...{ warming, port, warnings },
-    get: (path, headers = {}, method = 'GET') => ask(port, path, headers, method),
-    [Symbol.asyncDispose]: () => web[Symbol.asyncDispose](),
-  };
+async function openWeb(options?: Parameters<typeof openWebServer>[0]): Promise<Web> {
+  const web = await openWebServer(options);
+  return { ...web, get: (path, headers = {}, method = 'GET') => ask(web.port, path, headers, method) };
 }
 
 function ask(

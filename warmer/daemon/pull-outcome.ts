@@ -35,6 +35,24 @@ export function wordsOf(error: unknown): string {
   return why === '' || message.includes(why) ? message : `${message} (${why})`;
 }
 
+/** Flags that remedies name, and what does the same in a configuration. */
+const flagsAsFields: readonly (readonly [RegExp, string])[] = [
+  [/--registry-certificate \S+=FILE/, '“certificate” of this registry in the configuration'],
+  [
+    /--registry-client-cert(?: \S+=CERTIFICATE,KEY)?/,
+    '“clientCertificate” of this registry in the configuration',
+  ],
+  [/--insecure-registry \S+?(?=\.?$)/, '“insecure” of this registry in the configuration'],
+  [/give --platform \S+?(?=\.?$)/, '“platforms” of this image in the configuration'],
+];
+
+/** What can be done about it, in the words of the error that knows, for a reader who has a configuration and no flags. */
+export function remedyOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  if (!(error instanceof KilnError) || error.remedy === undefined) return remedyOf(error.cause);
+  return flagsAsFields.reduce((text, [flag, field]) => text.replace(flag, field), error.remedy);
+}
+
 /** What is kept of a flight; undefined when nothing was asked. Times in milliseconds since 1970. */
 export function recordOf(
   { name, request, reason }: Flight,

@@ -2,7 +2,7 @@ import { systemErrorCode } from '../../src/support/index.ts';
 import type { Clock } from './clock.ts';
 import type { Flight, FlightEnd } from './flight.ts';
 import { keyOf } from './image-key.ts';
-import { wordsOf } from './pull-outcome.ts';
+import { remedyOf, wordsOf } from './pull-outcome.ts';
 import type { Puller } from './puller.ts';
 import { backoff, nextRefresh, type Random } from './refresh.ts';
 import type { RegistryGates } from './registry-gates.ts';
@@ -133,7 +133,12 @@ export class Schedule implements Disposable {
       case 'skipped_disk': {
         const code = systemErrorCode(end.error) ?? 'E_UNKNOWN';
         item.failures += 1;
-        item.lastError = { code, message: wordsOf(end.error), at: new Date(now) };
+        item.lastError = {
+          code,
+          message: wordsOf(end.error),
+          remedy: remedyOf(end.error),
+          at: new Date(now),
+        };
         item.outdated ||= flight.digest !== undefined || code === 'E_MANIFEST_NOT_FOUND';
         const pause = backoff(item.failures, firstPause, longestPause, this.#parts.random);
         item.dueAt = end.registryAway

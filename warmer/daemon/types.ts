@@ -27,7 +27,15 @@ export interface WarmingImage {
   readonly uses: number;
   /** Failures in a row. */
   readonly failures: number;
-  readonly lastError: { readonly code: string; readonly message: string; readonly at: Date } | undefined;
+  readonly lastError:
+    | {
+        readonly code: string;
+        readonly message: string;
+        /** What a person can do about it. */
+        readonly remedy?: string | undefined;
+        readonly at: Date;
+      }
+    | undefined;
   readonly transfer: { readonly bytes: number; readonly total: number } | undefined;
   /** Builds that announced themselves and use it now. */
   readonly usedBy: readonly string[];

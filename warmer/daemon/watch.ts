@@ -27,7 +27,8 @@ export class FileWatch implements AsyncDisposable {
 
   constructor(parts: FileWatchParts) {
     this.#parts = parts;
-    this.#watcher = watch([], { ignoreInitial: true, ignorePermissionErrors: true, depth: 0 });
+    // A file that is found counts as changed: it may have been, since it was read and before the watch of it had begun.
+    this.#watcher = watch([], { ignoreInitial: false, ignorePermissionErrors: true, depth: 0 });
     this.#watcher.on('all', () => this.#changed());
     this.#watcher.on('error', (error) =>
       parts.progress.warn(`files are only looked at once a minute: ${messageOf(error)}`),

@@ -1,6 +1,6 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { UsageError } from '../../support/index.ts';
+import { TextFiles, UsageError } from '../../support/index.ts';
 import type { Send } from '../http/message.ts';
 import type { Environment } from '../http/proxies.ts';
 import { type CredentialSource, Keychain } from './credential.ts';
@@ -33,6 +33,8 @@ export interface KeychainOptions {
   readonly environment: Environment;
   /** Sends requests without credentials. */
   readonly send: Send;
+  /** What files of the form of Docker's config.json are read with. */
+  readonly files?: TextFiles | undefined;
 }
 
 /**
@@ -40,7 +42,7 @@ export interface KeychainOptions {
  * has as an identity.
  */
 export function defaultKeychain(options: KeychainOptions): CredentialSource {
-  const { directory, environment, helpers = credentialHelperNames } = options;
+  const { directory, environment, helpers = credentialHelperNames, files = new TextFiles() } = options;
   const sources = helperSources(options);
   const builtIn = new Map<string, CredentialSource>();
   for (const [program, name] of Object.entries(builtInPrograms)) {
@@ -48,14 +50,22 @@ export function defaultKeychain(options: KeychainOptions): CredentialSource {
     if (source !== undefined) builtIn.set(program, source);
   }
   const text = environment.DOCKER_AUTH_CONFIG;
-  const files = directory === undefined ? configFiles(environment) : filesOf(directory);
   return new Keychain([
     ...(directory === undefined && text !== undefined
       ? [new DockerConfigSource('$DOCKER_AUTH_CONFIG', () => Promise.resolve(text), builtIn)]
       : []),
-    ...files.map((file) => DockerConfigSource.file(file, builtIn)),
+    ...dockerConfigFiles(environment, directory).map((path) => DockerConfigSource.file(path, files, builtIn)),
     ...helpers.map((name) => sources.get(name)).filter((source) => source !== undefined),
   ]);
+}
+
+/**
+ * The files in which credentials are looked for.
+ *
+ * @param directory as in {@link KeychainOptions}.
+ */
+export function dockerConfigFiles(environment: Environment, directory?: string): string[] {
+  return directory === undefined ? configFiles(environment) : filesOf(directory);
 }
 
 function filesOf(directory: string): string[] {

@@ -1,5 +1,4 @@
-import { readFile } from 'node:fs/promises';
-import { EnvironmentError, messageOf, systemErrorCode } from '../../support/index.ts';
+import { EnvironmentError, messageOf, systemErrorCode, type TextFiles } from '../../support/index.ts';
 import { askHelper, helperError } from './credential-helper.ts';
 import type { Credential, CredentialSource, CredentialTarget, Note } from './credential.ts';
 
@@ -44,8 +43,12 @@ export class DockerConfigSource implements CredentialSource {
   }
 
   /** The document in a file, which may be missing. */
-  static file(path: string, builtIn?: ReadonlyMap<string, CredentialSource>): DockerConfigSource {
-    return new DockerConfigSource(path, () => readIfThere(path), builtIn);
+  static file(
+    path: string,
+    files: TextFiles,
+    builtIn?: ReadonlyMap<string, CredentialSource>,
+  ): DockerConfigSource {
+    return new DockerConfigSource(path, () => readIfThere(path, files), builtIn);
   }
 
   /**
@@ -82,9 +85,9 @@ export class DockerConfigSource implements CredentialSource {
   }
 }
 
-async function readIfThere(path: string): Promise<string | undefined> {
+async function readIfThere(path: string, files: TextFiles): Promise<string | undefined> {
   try {
-    return await readFile(path, 'utf8');
+    return await files.read(path);
   } catch (error) {
     if (['ENOENT', 'ENOTDIR', 'EISDIR'].includes(systemErrorCode(error) ?? '')) return undefined;
     throw new EnvironmentError(`cannot read ${path}: ${messageOf(error)}`, {

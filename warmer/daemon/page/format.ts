@@ -25,6 +25,18 @@ export function relativeTime(date: Date, now: Date): string {
   return milliseconds <= 0 ? 'just now' : 'in a moment';
 }
 
+/** `last day`, `last 3 hours`: the time from a moment until now. */
+export function lastTime(from: Date, now: Date): string {
+  return `last ${duration(now.getTime() - from.getTime()).replace(/^1 /, '')}`;
+}
+
+/** `5 minutes`, `1 hour`, `3 days`: a length of time in the unit that fits, at least a minute. */
+export function duration(milliseconds: number): string {
+  const rounded = Math.max(milliseconds, 60_000);
+  const [unit, size] = units.find(([, length]) => rounded >= length) ?? ['minute', 60_000];
+  return count(Math.round(rounded / size), unit);
+}
+
 /** A point in time as people say it, with the exact one for those who point at it and for programs. */
 export function time(date: Date | undefined, now: Date, otherwise = '–'): Html {
   if (date === undefined) return html`<span class="none">${otherwise}</span>`;
@@ -43,7 +55,7 @@ export function whole(number: number): string {
 
 /** Per cent of a part, cut and not rounded: 100 means all. */
 export function percentage(part: number, all: number): string {
-  return all === 0 ? '–' : `${Math.floor((part / all) * 100)} %`;
+  return all === 0 ? '–' : `${Math.floor((part / all) * 100)}\u00a0%`;
 }
 
 /** A reference with its parts told apart, and places where a long one may be broken. */
@@ -58,13 +70,15 @@ export function reference(name: string): Html {
   const registry = path.slice(0, slash + 1);
   const parts = path.slice(slash + 1).split('/');
   const shortDigest = digest.replace(/^(@sha256:[0-9a-f]{12})[0-9a-f]+$/, '$1…');
-  return html`<span class="registry">${registry}</span><wbr /><span class="repository"
+  return html`<bdi
+    ><span class="registry">${registry}</span><wbr /><span class="repository"
       >${parts.map((part, index) => html`${index === 0 ? '' : '/'}<wbr />${part}`)}</span
     ><wbr /><span class="tag">${tag}</span
-    >${digest === '' ? '' : html`<wbr /><span class="tag" title="${digest}">${shortDigest}</span>`}`;
+    >${digest === '' ? '' : html`<wbr /><span class="tag" title="${digest}">${shortDigest}</span>`}</bdi
+  >`;
 }
 
-/** Cuts long words of others, such as errors. */
-export function cut(text: string, length: number): string {
-  return text.length > length ? `${text.slice(0, length - 1)}…` : text;
+/** Words of others, such as errors: cut, and kept from turning the direction of what stands beside them. */
+export function words(text: string, length: number): Html {
+  return html`<bdi>${text.length > length ? `${text.slice(0, length - 1)}…` : text}</bdi>`;
 }

@@ -1,7 +1,7 @@
 import { html } from 'hono/html';
 import { formatBytes } from '../../../src/support/index.ts';
 import type { ImageSource, WarmingImage } from '../types.ts';
-import { count, cut, type Html, percentage, reference, time, whole } from './format.ts';
+import { count, type Html, percentage, reference, time, whole, words } from './format.ts';
 import { groupLabels, groupOf, stateGroups, stateLabels, stateOf } from './state.ts';
 import { linkTo, search, select, type SortKey, sortKeys, type View } from './view.ts';
 
@@ -31,9 +31,9 @@ export function imageSection(images: readonly WarmingImage[], view: View, now: D
   const found = search(images, view);
   const selected = select(found, view);
   const shown = view.all ? selected : selected.slice(0, firstRows);
-  return html`<section class="card images" aria-labelledby="images-title">
+  return html`<section class="card images" data-key="images" aria-labelledby="images-title">
     <div class="bar">
-      <h2 id="images-title">Images</h2>
+      <h2 id="images-title" tabindex="-1">Images</h2>
       ${filters(found, view)}
     </div>
     <p class="${shown.length === images.length ? 'hidden' : 'quiet'}" role="status" id="found">
@@ -139,7 +139,7 @@ function row(image: WarmingImage, now: Date): Html {
     <th role="rowheader" scope="row" class="image">
       ${reference(image.reference)}
       <span class="note">${image.platform} · ${sources[image.source]}${image.pinned ? ' · pinned' : ''}</span>
-      ${usedBy.length === 0 ? '' : html`<span class="note using">in use by ${cut(usedBy.join(', '), 120)}</span>`}
+      ${usedBy.length === 0 ? '' : html`<span class="note using">in use by ${words(usedBy.join(', '), 120)}</span>`}
     </th>
     <td role="cell" class="state">${state(image, now)}</td>
     <td role="cell" class="size">
@@ -169,9 +169,9 @@ function state(image: WarmingImage, now: Date): Html {
       lastError === undefined || groupOf(name) !== 'failing'
         ? ''
         : html`<span class="note error" title="${lastError.code}: ${lastError.message}"
-            >${cut(lastError.message, 160)}
-            (${time(lastError.at, now)}${failures > 1 ? `, ${whole(failures)} times in a row` : ''})</span
-          >`
+              >${words(lastError.message, 160)}
+              (${time(lastError.at, now)}${failures > 1 ? `, ${whole(failures)} times in a row` : ''})</span
+            >${lastError.remedy === undefined ? '' : html`<span class="note">${lastError.remedy}</span>`}`
     }`;
 }
 

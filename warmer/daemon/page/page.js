@@ -21,6 +21,11 @@ let next;
 let etag = '';
 let failures = 0;
 let paused = false;
+/** When what is shown was so. */
+let seen = new Date();
+
+/** The warmer answers, but has no page. */
+class Refusal extends Error {}
 
 /** @param {string} id @returns {HTMLElement} */
 function element(id) {
@@ -55,9 +60,28 @@ function takeOver(node, wanted) {
   takeOverChildren(node, wanted);
 }
 
+/**
+ * Removes what is no longer wanted from a place up to a node that stays: were the node moved instead, it would lose the
+ * focus and its scrolling. Does nothing when something between them stays as well.
+ *
+ * @param {ChildNode} known @param {ChildNode | null} place @param {Set<string>} staying @returns {ChildNode | null}
+ */
+function clearBefore(known, place, staying) {
+  /** @type {ChildNode[]} */
+  const between = [];
+  for (let node = place; node !== known; node = node.nextSibling) {
+    const key = keyOf(node);
+    if (node === null || (key !== undefined && staying.has(key))) return place;
+    between.push(node);
+  }
+  for (const node of between) node.remove();
+  return known;
+}
+
 /** @param {Element} node @param {Element} wanted */
 function takeOverChildren(node, wanted) {
   const keyed = new Map([...node.children].map((child) => [keyOf(child), child]));
+  const staying = new Set([...wanted.children].map(keyOf).filter((key) => key !== undefined));
   let place = node.firstChild;
   for (const child of wanted.childNodes) {
     const key = keyOf(child);
@@ -67,6 +91,7 @@ function takeOverChildren(node, wanted) {
       node.insertBefore(document.importNode(child, true), place);
       continue;
     }
+    place = clearBefore(known, place, staying);
     if (known === place) place = place.nextSibling;
     else node.insertBefore(known, place);
     takeOver(known, child);
@@ -81,9 +106,12 @@ function takeOverChildren(node, wanted) {
 /** @param {string} text */
 function show(text) {
   const wanted = new DOMParser().parseFromString(text, 'text/html');
-  const script = (/** @type {Document} */ page) => page.querySelector('script')?.getAttribute('src');
+  const files = (/** @type {Document} */ page) =>
+    [...page.head.querySelectorAll('script, link')].map(
+      (node) => node.getAttribute('src') ?? node.getAttribute('href'),
+    );
   // The daemon was replaced by another version.
-  if (script(wanted) !== script(document)) location.reload();
+  if (files(wanted).join() !== files(document).join()) location.reload();
   document.title = wanted.title;
   for (const part of parts) {
     const [old, fresh] = [document.querySelector(part), wanted.querySelector(part)];
@@ -104,21 +132,41 @@ async function look() {
       signal: AbortSignal.any([mine.signal, AbortSignal.timeout(patience)]),
     });
     if (response.status !== 304) {
-      if (!response.ok) throw new Error(`it answered ${response.status}`);
+      if (!response.ok) throw new Refusal(`it answered ${response.status}`);
       const text = await response.text();
       if (mine.signal.aborted) return;
       show(text);
       etag = response.headers.get('etag') ?? '';
     }
     failures = 0;
+    seen = new Date();
     element('trouble').textContent = '';
-    element('live').textContent = `Updated ${new Date().toLocaleTimeString()}`;
-  } catch {
+    document.body.removeAttribute('data-old');
+    element('live').textContent = `Updated ${seen.toLocaleTimeString()}`;
+  } catch (error) {
     if (mine.signal.aborted) return;
     failures += 1;
-    if (failures > 1) element('trouble').textContent = 'The warmer does not answer; what you see may be old.';
+    // One request may get lost.
+    if (failures > 1) markOld(error instanceof Refusal ? 'cannot say how it is' : 'does not answer');
   }
   plan();
+}
+
+/** Leaves nobody to think that what is shown is so now. @param {string} why */
+function markOld(why) {
+  // An alert that is written again is read out again.
+  const text = `The warmer ${why}. You see how it was at ${seen.toLocaleTimeString()}.`;
+  if (element('trouble').textContent !== text) element('trouble').textContent = text;
+  document.body.setAttribute('data-old', '');
+  document.title = `No answer · ${document.title.replace(/^No answer · /, '')}`;
+  element('live').textContent = '';
+  const badge = document.querySelector('.ready .badge');
+  if (badge !== null) {
+    badge.className = 'badge';
+    badge.textContent = 'No answer';
+  }
+  // The whole page is drawn again by the next answer.
+  etag = '';
 }
 
 function plan() {
@@ -181,7 +229,7 @@ pause.addEventListener('click', () => {
   if (paused) {
     clearTimeout(next);
     underWay?.abort();
-    element('live').textContent = 'Updates are paused';
+    element('live').textContent = `Paused at ${seen.toLocaleTimeString()}`;
   } else void look();
 });
 

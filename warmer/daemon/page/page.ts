@@ -1,10 +1,10 @@
 import { html } from 'hono/html';
 import type { WarmingStatus } from '../types.ts';
 import type { Assets } from './assets.ts';
-import { type Html, percentage, textOf, time, whole } from './format.ts';
+import { count, type Html, textOf, time, whole } from './format.ts';
 import { imageSection } from './image-table.ts';
 import { attention, diskPanel, hitRatePanel, nowPanel, pullSection } from './panels.ts';
-import { stateOf } from './state.ts';
+import { groupOf, type StateGroup, stateOf } from './state.ts';
 import type { View } from './view.ts';
 
 /** What a page is made from. */
@@ -23,7 +23,6 @@ export interface PageParts {
  */
 export function renderPage({ status, view, name, assets, now }: PageParts): string {
   const { configuration, version, startedAt, images } = status;
-  const warm = images.filter((image) => stateOf(image) === 'warm' || stateOf(image) === 'stale').length;
   const page = html`<!doctype html>
     <html lang="en">
       <head>
@@ -39,17 +38,24 @@ export function renderPage({ status, view, name, assets, now }: PageParts): stri
         <a class="skip" href="#images-title">Skip to the images</a>
         <header>
           <h1><span class="product">Kiln warmer</span> <span class="name">${name}</span></h1>
-          <p class="ready" role="status">${readiness(status, warm)}</p>
+          <p class="ready" role="status">${readiness(status)}</p>
           <div class="updates">
-            <p class="trouble" id="trouble" role="alert" data-own></p>
             <p class="quiet" id="live" data-own></p>
             <button type="button" id="pause" data-own hidden>Pause updates</button>
-            <noscript><p class="quiet">Reload the page to bring it up to date.</p></noscript>
+            <noscript
+              ><p class="quiet">
+                As of ${now.toISOString().slice(11, 16)} UTC. Without JavaScript it stays so: reload it for
+                news.
+              </p></noscript
+            >
           </div>
         </header>
+        <p class="trouble" id="trouble" role="alert"></p>
         <main id="main" ${isMoving(status) ? html`data-moving` : ''}>
           ${attention(status, now)}
-          <div class="panels">${hitRatePanel(status, now)}${diskPanel(status)}${nowPanel(status, now)}</div>
+          <div class="panels" data-key="panels">
+            ${hitRatePanel(status, now)}${diskPanel(status)}${nowPanel(status, now)}
+          </div>
           ${imageSection(images, view, now)}${pullSection(status, now)}
         </main>
         <footer>
@@ -69,13 +75,24 @@ export function renderPage({ status, view, name, assets, now }: PageParts): stri
   return textOf(page);
 }
 
-function readiness({ ready, images }: WarmingStatus, warm: number): Html {
-  const share =
-    images.length === 0
-      ? ''
-      : `${whole(warm)} of ${whole(images.length)} images warm (${percentage(warm, images.length)})`;
-  return html`<span class="badge ${ready ? 'warm' : 'pulling'}">${ready ? 'Ready' : 'Not ready yet'}</span>
-    ${share}`;
+/** The node in one line; the numbers are those of the filters above the images. */
+function readiness({ ready, images }: WarmingStatus): Html {
+  const groups = Map.groupBy(images, (image) => groupOf(stateOf(image)));
+  const number = (group: StateGroup): number => groups.get(group)?.length ?? 0;
+  const others = [
+    ...(number('moving') > 0 ? [`${whole(number('moving'))} in progress`] : []),
+    ...(number('failing') > 0 ? [`${whole(number('failing'))} failing`] : []),
+  ];
+  const warm =
+    others.length > 0
+      ? [`${whole(number('warm'))} of ${count(images.length, 'image')} warm and up to date`, ...others].join(
+          ', ',
+        )
+      : images.length === 0
+        ? 'no image is configured'
+        : `${images.length === 1 ? '1 image is' : `all ${whole(images.length)} images are`} warm and up to date`;
+  return html`<span class="badge ${ready ? 'warm' : 'failed'}">${ready ? 'Ready' : 'Not ready'}</span>
+    <span class="verdict">${warm}</span>`;
 }
 
 /** Whether somebody who looks at the page would like to see it change often. */

@@ -1,43 +1,46 @@
 import { html } from 'hono/html';
 import { formatBytes, formatSeconds } from '../../../src/support/index.ts';
-import type { PullOutcome, PullRecord, WarmingStatus } from '../types.ts';
-import { count, cut, type Html, percentage, reference, time, whole } from './format.ts';
+import type { PullOutcome, PullRecord, WarmingImage, WarmingStatus } from '../types.ts';
+import { count, type Html, lastTime, percentage, reference, time, whole, words } from './format.ts';
+import { asked, columnsOf, overallRate } from './hit-rate.ts';
 import { progressBar } from './image-table.ts';
-import { hitRatePlot, overallRate } from './plot.ts';
-import { groupOf, stateOf } from './state.ts';
+import { hitRatePlot } from './plot.ts';
+import { stateOf } from './state.ts';
 import { linkTo, plainView } from './view.ts';
 
-/** What a person has to look at; nothing when all is well. */
-export function attention({ checks, configuration, images, disk }: WarmingStatus, now: Date): Html {
-  const failing = images.filter((image) => groupOf(stateOf(image)) === 'failing');
+/** What a person has to look at, and what can be done about it; nothing when all is well. */
+export function attention(status: WarmingStatus, now: Date): Html {
+  const { checks, configuration, images, disk } = status;
   const items: Html[] = checks
     .filter(({ ok }) => !ok)
-    .map(({ name, detail }) => html`<li><strong>${name}</strong>: ${cut(detail, 300)}</li>`);
+    .map(({ name, detail }) =>
+      item(html`<strong>Check “${name}” fails</strong>: ${words(detail, 300)}`, checkRemedies[name]),
+    );
   if (configuration.rejected !== undefined)
     items.push(
-      html`<li>
-        <strong>A newer configuration was rejected</strong> ${time(configuration.rejected.at, now)}:
-        <span class="verbatim">${cut(configuration.rejected.message, 600)}</span>
-      </li>`,
+      item(
+        html`<strong>A newer configuration was rejected</strong> ${time(configuration.rejected.at, now)}:
+          <span class="verbatim">${words(configuration.rejected.message, 600)}</span>`,
+        'The one before it stays in force. Mend the file: it is read again by itself.',
+      ),
     );
-  if (failing.length > 0)
-    items.push(
-      html`<li>
-        <a href="${linkTo(plainView, { group: 'failing' })}" data-view>${count(failing.length, 'image')}</a>
-        cannot be brought or refreshed, first of all ${reference(failing[0]?.reference ?? '')}:
-        ${cut(failing[0]?.lastError?.message ?? 'no reason is known', 300)}
-      </li>`,
-    );
+  items.push(...failing(images, 'failed'), ...failing(images, 'stale'));
   const taken = disk.total - disk.free;
   if (disk.high !== undefined && taken > disk.high)
     items.push(
-      html`<li>
-        <strong>The disk is fuller than it may be</strong>: ${formatBytes(taken)} used, and pruned from
-        ${formatBytes(disk.high)}
-      </li>`,
+      item(
+        html`<strong>The disk is fuller than it may be</strong>: ${formatBytes(taken)} used, and pruned from
+          ${formatBytes(disk.high)}`,
+        'What is configured, pinned or in use stays. Configure fewer images, remove other files, or give the volume more room.',
+      ),
     );
   if (items.length === 0) return html``;
-  return html`<section class="card attention" aria-labelledby="attention-title">
+  const grave = !status.ready || images.some((image) => stateOf(image) === 'failed');
+  return html`<section
+    class="card attention ${grave ? 'grave' : ''}"
+    data-key="attention"
+    aria-labelledby="attention-title"
+  >
     <h2 id="attention-title">Needs attention</h2>
     <ul>
       ${items}
@@ -45,13 +48,54 @@ export function attention({ checks, configuration, images, disk }: WarmingStatus
   </section>`;
 }
 
+const checkRemedies: Readonly<Record<string, string>> = {
+  volume: 'Builds go on with what is there; nothing new can be brought until the volume can be written.',
+  images: 'Builds fetch for themselves what is missing. The reasons stand beside the images below.',
+};
+
+function item(what: Html, remedy: string | undefined): Html {
+  return html`<li>${what}${remedy === undefined ? '' : html`<span class="remedy">${remedy}</span>`}</li>`;
+}
+
+/** Images in one of the states that are somebody's business, as one line: often all of them have one reason. */
+function failing(images: readonly WarmingImage[], state: 'failed' | 'stale'): Html[] {
+  const found = images.filter((image) => stateOf(image) === state);
+  const [first] = found;
+  if (first === undefined) return [];
+  const what =
+    state === 'failed'
+      ? `${found.length === 1 ? 'is' : 'are'} missing and cannot be brought`
+      : `cannot be refreshed; builds go on with what is there`;
+  return [
+    item(
+      html`<strong
+          ><a href="${linkTo(plainView, { group: 'failing' })}" data-view>${count(found.length, 'image')}</a>
+          ${what}</strong
+        >: ${found.length > 1 ? 'first of all ' : ''}${reference(first.reference)}:
+        ${words(first.lastError?.message ?? 'no reason is known', 300)}`,
+      first.lastError?.remedy,
+    ),
+  ];
+}
+
 export function hitRatePanel({ hitRate }: WarmingStatus, now: Date): Html {
   const { hits, all } = overallRate(hitRate);
+  const columns = columnsOf(hitRate, now);
+  const first = hitRate.find((sample) => asked(sample) > 0);
   return html`<section class="card" aria-labelledby="rate-title">
     <h2 id="rate-title">Hit rate</h2>
     <p class="figure">${percentage(hits, all)}</p>
-    ${all === 0 ? '' : html`<p class="quiet">of ${count(all, 'base image')} that builds needed were warm</p>`}
-    ${hitRatePlot(hitRate, now)}
+    ${
+      first === undefined
+        ? html`<p class="empty">
+            No build has reported yet. This is how many of the base images that builds need are warm.
+          </p>`
+        : html`<p class="quiet">
+              of ${count(all, 'base image')} that builds needed in the ${lastTime(first.at, now)}
+              ${all === 1 ? 'was' : 'were'} warm
+            </p>
+            ${hitRatePlot(columns, now)}`
+    }
   </section>`;
 }
 
@@ -68,7 +112,7 @@ export function diskPanel({ disk }: WarmingStatus): Html {
   return html`<section class="card" aria-labelledby="disk-title">
     <h2 id="disk-title">Disk</h2>
     <p class="figure">${formatBytes(used)}</p>
-    <p class="quiet">in images and unpacked layers</p>
+    <p class="quiet">in images and layers; the disk is ${percentage(total - free, total)} full</p>
     <svg class="disk" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-labelledby="disk-text">
       <title id="disk-text">
         ${formatBytes(used)} of ${formatBytes(total)} used by the volume, ${formatBytes(free)} free
@@ -115,10 +159,10 @@ export function nowPanel({ builds, images }: WarmingStatus, now: Date): Html {
       ${builds.slice(0, shown).map(
         ({ build, label, images: bases, since }) =>
           html`<li data-key="build ${build}">
-            <span class="label">${cut(label, 120)}</span>
+            <span class="label">${words(label, 120)}</span>
             <span class="note"
               >since ${time(since, now)}, on
-              ${bases.length === 0 ? 'no base image' : cut(bases.map((base) => base.reference).join(', '), 160)}</span
+              ${bases.length === 0 ? 'no base image' : words(bases.map((base) => base.reference).join(', '), 160)}</span
             >
           </li>`,
       )}
@@ -146,7 +190,7 @@ const reasons: Readonly<Record<PullRecord['reason'], string>> = {
 /** What was brought or refreshed lately. */
 export function pullSection({ pulls }: WarmingStatus, now: Date): Html {
   const shown = pulls.slice(0, 20);
-  return html`<section class="card pulls" aria-labelledby="pulls-title">
+  return html`<section class="card pulls" data-key="pulls" aria-labelledby="pulls-title">
     <h2 id="pulls-title">Recent pulls</h2>
     ${
       shown.length === 0
@@ -173,7 +217,7 @@ function pullRow(pull: PullRecord, now: Date): Html {
     </th>
     <td role="cell" class="state">
       <span class="badge ${state}">${label}</span>
-      ${pull.error === undefined ? '' : html`<span class="note error" title="${pull.error}">${cut(pull.error, 160)}</span>`}
+      ${pull.error === undefined ? '' : html`<span class="note error" title="${pull.error}">${words(pull.error, 160)}</span>`}
     </td>
     <td role="cell" class="when">${time(pull.startedAt, now)}</td>
     <td role="cell" class="size">${formatSeconds(pull.seconds)}</td>

@@ -1,0 +1,1 @@
+export { InplaceIsolation, type InplaceOptions } from './inplace.ts';

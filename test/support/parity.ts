@@ -1,0 +1,189 @@
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmod, copyFile, cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { zstdCompressSync } from 'node:zlib';
+import { busyboxLayer, pushTestImage } from './images.ts';
+import { writeFiles } from './programs.ts';
+import { listTree } from './tree-lines.ts';
+
+/*
+ * The Dockerfiles in test/parity give the same image wherever steps run. Each is built in one way and another, and the
+ * results are compared path by path and layer by layer. A new one is a new directory there.
+ */
+
+const source = join(import.meta.dirname, '../parity');
+
+/** The names of the Dockerfiles. */
+export const parityNames: readonly string[] = readdirSync(source).sort();
+
+/** Copies the contexts of all Dockerfiles to a directory, and adds what cannot be kept in a repository. */
+export async function parityContexts(directory: string): Promise<string> {
+  await cp(source, directory, { recursive: true, verbatimSymlinks: true });
+  await copyFile('/bin/busybox', join(directory, 'scratch/busybox'));
+  await makeArchives(join(directory, 'archives'));
+  await makeTools(join(directory, 'capabilities/tools'));
+  await makeRepository(join(directory, 'apt/repository'));
+  return directory;
+}
+
+async function makeArchives(directory: string): Promise<void> {
+  const root = join(directory, 'root');
+  await writeFiles(root, {
+    'etc/hosts': '10.0.0.1 of-the-archive\n',
+    'etc/passwd': 'root:x:0:0::/:/bin/sh\n',
+    'dev/file': 'in the archive\n',
+    'run/pid': '1\n',
+    removed: '',
+  });
+  await mkdir(join(root, 'bin'));
+  await mkdir(join(root, 'var'));
+  await copyFile('/bin/busybox', join(root, 'bin/busybox'));
+  for (const name of ['sh', 'rm', 'echo']) await symlink('busybox', join(root, 'bin', name));
+  await symlink('/run', join(root, 'var/run'));
+  execFileSync('mknod', [join(root, 'dev/console'), 'c', '5', '1']);
+  await chmod(join(root, 'run'), 0o711);
+  execFileSync('tar', ['-C', root, '-czf', join(directory, 'root.tar.gz'), '.']);
+  const tar = execFileSync('tar', ['-C', root, '-cf', '-', 'etc', 'run']);
+  await writeFile(join(directory, 'more.tar.zst'), zstdCompressSync(tar));
+  rmSync(root, { recursive: true });
+}
+
+/** setcap with its library, for images that lack it, and a file with a capability. */
+async function makeTools(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  const setcap = execFileSync('sh', ['-c', 'command -v setcap || echo /sbin/setcap'], { encoding: 'utf8' });
+  await copyFile(setcap.trim(), join(directory, 'setcap'));
+  const libraries = execFileSync('ldd', [setcap.trim()], { encoding: 'utf8' });
+  const library = /libcap\.so\.2 => (\S+)/.exec(libraries)?.[1];
+  if (library === undefined) throw new Error('setcap is linked in an unexpected way');
+  await copyFile(library, join(directory, 'libcap.so.2'));
+  await copyFile('/bin/true', join(directory, 'capable'));
+  execFileSync(setcap.trim(), ['cap_net_bind_service+ep', join(directory, 'capable')]);
+}
+
+/** A Debian repository with one package, which makes a user, and has a setgid directory and a conffile. */
+async function makeRepository(directory: string): Promise<void> {
+  const root = join(directory, 'package');
+  const control = [
+    ...[
+      'Package: kiln-hello',
+      'Version: 1.0',
+      'Architecture: all',
+      'Maintainer: Kiln <kiln@example.invalid>',
+    ],
+    'Description: says hello',
+  ];
+  await writeFiles(root, {
+    'DEBIAN/control': `${control.join('\n')}\n`,
+    'DEBIAN/conffiles': '/etc/kiln-hello.conf\n',
+    'DEBIAN/postinst':
+      '#!/bin/sh\nset -e\nuseradd --system --no-create-home kiln\nchown kiln /var/lib/kiln-hello\n',
+    'etc/kiln-hello.conf': 'greeting=hello\n',
+    'usr/bin/kiln-hello': '#!/bin/sh\n. /etc/kiln-hello.conf; echo $greeting\n',
+    'var/lib/kiln-hello/state': '',
+  });
+  await chmod(join(root, 'DEBIAN/postinst'), 0o755);
+  await chmod(join(root, 'usr/bin/kiln-hello'), 0o755);
+  await chmod(join(root, 'var/lib/kiln-hello'), 0o2775);
+  const file = join(directory, 'kiln-hello.deb');
+  execFileSync('dpkg-deb', ['--root-owner-group', '--build', root, file], { stdio: 'pipe' });
+  const deb = await readFile(file);
+  const sum = createHash('sha256').update(deb).digest('hex');
+  const index = [...control, 'Filename: ./kiln-hello.deb', `Size: ${deb.length}`, `SHA256: ${sum}`];
+  await writeFile(join(directory, 'Packages'), `${index.join('\n')}\n`);
+  rmSync(root, { recursive: true });
+}
+
+/** The images that the Dockerfiles are FROM, pushed to a registry. */
+export interface ParityBases {
+  readonly busybox: string;
+  readonly debian: string;
+  /** Busybox, and two layers with deleted names and an opaque directory. */
+  readonly layered: string;
+}
+
+/** Makes and pushes the image with whiteouts. @returns its reference. */
+export async function pushLayered(scratch: string, reference: string): Promise<string> {
+  const layers = [await busyboxLayer(scratch)];
+  const add = async (files: Readonly<Record<string, string>>): Promise<void> => {
+    const root = await writeFiles(join(scratch, `layered-${layers.length}`), files);
+    layers.push(`${root}.tar.gz`);
+    execFileSync('tar', ['-C', root, '--numeric-owner', '--sort=name', '-czf', `${root}.tar.gz`, '.']);
+  };
+  await add({ 'kept/a': 'a', 'hidden/old/x': 'x', 'hidden/gone': '', 'merged/low': 'low', deleted: '' });
+  await add({
+    'hidden/.wh..wh..opq': '',
+    'hidden/new': 'new',
+    'merged/high': 'high',
+    '.wh.deleted': '',
+    'kept/.wh.nothing': '',
+  });
+  await pushTestImage(scratch, reference, { layers });
+  return reference;
+}
+
+/** The arguments of a build of one of the Dockerfiles. */
+export function parityArguments(bases: ParityBases, name: string): string[] {
+  const text = readFileSync(join(source, name, 'Dockerfile'), 'utf8');
+  const wanted = Object.entries(bases).filter(([base]) => text.includes(`ARG ${base.toUpperCase()}`));
+  return wanted.flatMap(([base, reference]) => ['--build-arg', `${base.toUpperCase()}=${reference}`]);
+}
+
+/** What an image is, without times: what each layer has, path by path, and the order of its entries. */
+export interface ImageContents {
+  readonly layers: readonly LayerContents[];
+}
+
+interface LayerContents {
+  /** Of a layer that both images took from their base. */
+  readonly digest?: string;
+  readonly paths?: readonly string[];
+  readonly entries?: readonly string[];
+}
+
+/** Reads two images from OCI layouts with GNU tar. Layers that both have are not looked into. */
+export async function compareImages(
+  scratch: string,
+  left: string,
+  right: string,
+): Promise<[ImageContents, ImageContents]> {
+  const [first, second] = [await layerFiles(left), await layerFiles(right)];
+  const digests = new Set(first.map((file) => basename(file)));
+  const common = new Set(second.map((file) => basename(file)).filter((digest) => digests.has(digest)));
+  const read = (files: readonly string[]): ImageContents => ({
+    layers: files.map((file) =>
+      common.has(basename(file)) ? { digest: basename(file) } : layerContents(scratch, file),
+    ),
+  });
+  return [read(first), read(second)];
+}
+
+async function layerFiles(layout: string): Promise<string[]> {
+  const index = JSON.parse(await readFile(join(layout, 'index.json'), 'utf8')) as {
+    manifests: { digest: string }[];
+  };
+  const blob = (digest: string): string => join(layout, 'blobs/sha256', digest.slice('sha256:'.length));
+  const manifest = JSON.parse(await readFile(blob(index.manifests[0]?.digest ?? ''), 'utf8')) as {
+    layers: { digest: string }[];
+  };
+  return manifest.layers.map(({ digest }) => blob(digest));
+}
+
+function layerContents(scratch: string, file: string): LayerContents {
+  const root = mkdtempSync(join(scratch, 'layer-'));
+  const attributes = ['--xattrs', '--xattrs-include=*', '--numeric-owner', '-p'];
+  execFileSync('tar', [...attributes, '-C', root, '-xzf', file]);
+  const paths = listTree(root, { times: false });
+  rmSync(root, { recursive: true });
+  const listed = execFileSync('tar', ['-tvzf', file, '--numeric-owner', '--quoting-style=escape', '--utc'], {
+    encoding: 'latin1',
+    maxBuffer: 1 << 28,
+  });
+  const entries = listed
+    .trim()
+    .split('\n')
+    .map((line) => line.replace(/ \d{4}-\d{2}-\d{2} \d{2}:\d{2} /, ' '));
+  return { paths, entries };
+}

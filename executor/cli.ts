@@ -61,6 +61,11 @@ Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 
 
 /** Runs the executor's command line. @returns the exit code. */
 export function runExecutor(argv: readonly string[], signal: AbortSignal): Promise<number> {
+  return parseCommandLine(executorProgram(signal), argv);
+}
+
+/** All commands of the executor, with their flags. */
+export function executorProgram(signal: AbortSignal): Command {
   const program: Command = new Command('executor')
     .description('Builds a container image from a Dockerfile, without a daemon.')
     .version(version)
@@ -74,7 +79,7 @@ export function runExecutor(argv: readonly string[], signal: AbortSignal): Promi
   command.action(async (flags: Flags) => buildCommand(flags, signal));
   program.addCommand(explainCommand(signal));
   addCheckCommand(program);
-  return parseCommandLine(program, argv);
+  return program;
 }
 
 function addBuildFlags(command: Command): void {

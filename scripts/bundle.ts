@@ -4,13 +4,20 @@ import { build } from 'esbuild';
 
 const root = join(import.meta.dirname, '..');
 
+export interface BundleOptions {
+  /** Source maps, whose text depends on where the directory lies. Default true. */
+  readonly sourceMaps?: boolean;
+}
+
 /**
  * Bundles both programs into a directory, which is emptied first. All files lie in one directory, because a module that
  * starts a worker thread looks for the worker's file beside itself.
+ *
+ * @returns the files that went into them, from the project's root.
  */
-export async function bundlePrograms(outdir: string): Promise<void> {
+export async function bundlePrograms(outdir: string, options: BundleOptions = {}): Promise<string[]> {
   await rm(outdir, { recursive: true, force: true });
-  await build({
+  const { metafile } = await build({
     absWorkingDir: root,
     entryPoints: {
       executor: 'executor/main.ts',
@@ -37,11 +44,13 @@ export async function bundlePrograms(outdir: string): Promise<void> {
       js: "import { createRequire as kilnCreateRequire } from 'node:module'; const require = kilnCreateRequire(import.meta.url);",
     },
     minifySyntax: true,
-    sourcemap: 'linked',
+    sourcemap: options.sourceMaps === false ? false : 'linked',
+    metafile: true,
     sourcesContent: false,
     logLevel: 'warning',
   });
   // The daemon reads the status page's files from beside its own.
   for (const name of ['page.css', 'page.js', 'icon.svg'])
     await copyFile(join(root, 'warmer/daemon/page', name), join(outdir, name));
+  return Object.keys(metafile.inputs);
 }

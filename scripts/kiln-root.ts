@@ -1,16 +1,17 @@
-import { execFile } from 'node:child_process';
-import { chmod, copyFile, mkdir, readdir, realpath, writeFile } from 'node:fs/promises';
-import { basename, dirname, join, relative } from 'node:path';
-import { promisify } from 'node:util';
+import { chmod, copyFile, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import packageJson from '../package.json' with { type: 'json' };
 import { bundlePrograms } from './bundle.ts';
+import { writeNpmLicenses } from './images/licenses.ts';
+import { assembleRuntimeLayers, nativeModules } from './images/runtime.ts';
 
 /**
  * node scripts/kiln-root.ts DIRECTORY: assembles everything that Kiln needs in a container below DIRECTORY/kiln: Node with
- * its own loader and libraries, so that a build may replace those of the container under it, the compiled programs, and
- * their native modules. Libraries come from this machine's Debian packages. Needs patchelf.
+ * its own loader and libraries, so that a build may replace those of the container under it, the programs it calls, the
+ * compiled programs, and their native modules; and kaniko's paths as links to them. Programs and libraries come from the
+ * packages that scripts/images/packages.json names.
  */
 
-const execute = promisify(execFile);
 const project = join(import.meta.dirname, '..');
 const home = '/kiln';
 
@@ -26,65 +27,35 @@ export async function assembleKilnRoot(target: string, options: KilnRootOptions 
   await assemblePrograms(target, options);
 }
 
-/** The part that changes with Node and the machine's libraries only. */
+/** The part that changes with Node and other packages only. */
 export async function assembleRuntime(target: string): Promise<void> {
-  const root = join(target, home);
-  for (const directory of ['bin', 'lib']) await mkdir(join(root, directory), { recursive: true });
-  await copyNode(root, await copyNativeModules(root));
+  await assembleRuntimeLayers({ runtime: target, tools: target });
 }
 
 /** The part that changes with Kiln. */
 export async function assemblePrograms(target: string, options: KilnRootOptions = {}): Promise<void> {
   const root = join(target, home);
-  await mkdir(join(root, 'bin'), { recursive: true });
-  await bundlePrograms(join(root, 'dist'));
-  for (const program of ['executor', 'warmer']) await writeLauncher(root, program);
+  for (const directory of [join(root, 'bin'), join(target, 'kaniko')])
+    await mkdir(directory, { recursive: true });
+  const inputs = await bundlePrograms(join(root, 'dist'), { sourceMaps: false });
+  for (const program of ['executor', 'warmer']) {
+    await writeLauncher(root, program);
+    const link = join(target, 'kaniko', program);
+    await rm(link, { force: true });
+    await symlink(`..${home}/bin/${program}`, link);
+  }
   await writeFile(join(root, 'package.json'), '{ "type": "module" }\n');
-  const { version } = (await import('../package.json', { with: { type: 'json' } })).default;
-  const marker = { kiln: version, files: options.files ?? [] };
-  await writeFile(join(root, 'kiln.json'), `${JSON.stringify(marker, undefined, 2)}\n`);
+  await writeMarker(target, options);
+  const native = Object.keys(nativeModules).map((name) => `node_modules/${name}/package.json`);
+  await writeNpmLicenses([...inputs, ...native], join(root, 'share/licenses/npm'));
+  await copyFile(join(project, 'LICENSE'), join(root, 'share/licenses/LICENSE'));
 }
 
-/** Node, made to look for its loader and its libraries in Kiln's own directory. */
-async function copyNode(root: string, modules: readonly string[]): Promise<void> {
-  const source = join(project, 'node_modules/node/bin/node');
-  const libraries = new Map<string, string>();
-  let loader = '';
-  for (const file of [source, ...modules]) {
-    const { stdout } = await execute('ldd', [file]);
-    for (const [, name = '', path = ''] of stdout.matchAll(/^\s*(\S+) => (\/\S+) \(/gm))
-      libraries.set(name, path);
-    loader = /^\s*(\/\S*\/ld-linux\S*) \(/m.exec(stdout)?.[1] ?? loader;
-  }
-  if (loader === '') throw new Error(`ldd does not tell the loader of ${source}`);
-  libraries.set(basename(loader), loader);
-  for (const [name, path] of libraries) await copyFile(await realpath(path), join(root, 'lib', name));
-  const node = join(root, 'bin/node');
-  await copyFile(source, node);
-  const own = join(home, 'lib');
-  await execute('patchelf', ['--set-interpreter', join(own, basename(loader)), '--set-rpath', own, node]);
-  await chmod(join(root, 'lib', basename(loader)), 0o755);
-}
-
-/** The packages that are not bundled, with this platform's binary alone. @returns the paths of the binaries. */
-async function copyNativeModules(root: string): Promise<string[]> {
-  const platform = `linux-${process.arch}`;
-  const modules = join(project, 'node_modules');
-  const binaries = [
-    `@koromix/koffi-${platform}/${platform.replace('-', '_')}/koffi.node`,
-    `better-sqlite3/prebuilds/${platform}.node`,
-  ].map((path) => join(modules, path));
-  for (const name of ['koffi', `@koromix/koffi-${platform}`, 'better-sqlite3']) {
-    const files = await readdir(join(modules, name), { recursive: true, withFileTypes: true });
-    for (const file of files) {
-      const from = join(file.parentPath, file.name);
-      if (!file.isFile() || !(/\.(?:c?js|json)$/.test(from) || binaries.includes(from))) continue;
-      const to = join(root, 'node_modules', relative(modules, from));
-      await mkdir(dirname(to), { recursive: true });
-      await copyFile(from, to);
-    }
-  }
-  return binaries;
+/** Says that this is Kiln's image, and what it has beside `/kiln`. */
+export async function writeMarker(target: string, { files = [] }: KilnRootOptions): Promise<void> {
+  await mkdir(join(target, home), { recursive: true });
+  const marker = { kiln: packageJson.version, files };
+  await writeFile(join(target, home, 'kiln.json'), `${JSON.stringify(marker, undefined, 2)}\n`);
 }
 
 /** A script that the kernel can start by itself: the image has no shell. */

@@ -67,6 +67,15 @@ is at fault, 4 registry, 130 and 143 for signals.`;
 /** Runs the warmer's command line. @returns the exit code. */
 export async function runWarmer(argv: readonly string[], signal: AbortSignal): Promise<number> {
   let exitCode = 0;
+  const program = warmerProgram(signal, (code) => {
+    exitCode = code;
+  });
+  await parseCommandLine(program, argv);
+  return exitCode;
+}
+
+/** All commands of the warmer, with their flags. @param onExitCode told when one ends with another code than 0. */
+export function warmerProgram(signal: AbortSignal, onExitCode: (code: number) => void): Command {
   const program: Command = new Command('warmer')
     .description('Keeps base images ready on a cache volume that builds mount.')
     .version(version)
@@ -77,7 +86,7 @@ export async function runWarmer(argv: readonly string[], signal: AbortSignal): P
     .allowExcessArguments(false)
     .addHelpText('after', examples)
     .action(async (flags: OnceFlags) => {
-      exitCode = await warmOnce(flags, signal);
+      onExitCode(await warmOnce(flags, signal));
     });
   addFlags(once, onceFlags());
   const list = (name: string, description: string): Command =>
@@ -87,14 +96,10 @@ export async function runWarmer(argv: readonly string[], signal: AbortSignal): P
   list('inspect', 'show an image on the volume with its layers')
     .argument('<image>', 'the reference of the image')
     .action(inspectImage);
-  const onExitCode = (code: number): void => {
-    exitCode = code;
-  };
   for (const command of housekeepingCommands(signal, onExitCode)) program.addCommand(command);
   program.addCommand(remoteCommand(signal, onExitCode));
   program.addCommand(daemonCommand(signal, onExitCode));
-  await parseCommandLine(program, argv);
-  return exitCode;
+  return program;
 }
 
 function onceFlags(): Option[] {

@@ -4,7 +4,7 @@ import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { PassThrough, type Duplex, Duplex as DuplexStream } from 'node:stream';
-import type { PathBytes } from '../os/index.ts';
+import { findProgram, type PathBytes } from '../os/index.ts';
 import { BuildError, KilnError, systemErrorCode } from '../support/index.ts';
 import { TarReader } from './tar-reader.ts';
 import type { Territory } from './territory.ts';
@@ -47,11 +47,11 @@ function decompressorOf(compression: ArchiveCompression): Duplex {
   }
 }
 
-/** bzip2 and xz have no decoder in Node; the system's own programs are used. */
+/** bzip2 and xz have no decoder in Node; the programs of the system, or of Kiln's own image, are used. */
 function external(program: 'bzip2' | 'xz'): Duplex {
-  const child = spawn(program, ['-dc'], {
+  const child = spawn(findProgram(program) ?? `/usr/bin/${program}`, ['-dc'], {
     stdio: ['pipe', 'pipe', 'pipe'],
-    env: { PATH: '/usr/local/bin:/usr/bin:/bin' },
+    env: {},
   });
   const duplex = DuplexStream.from({ writable: child.stdin, readable: child.stdout });
   child.once('error', (cause) => {

@@ -91,7 +91,7 @@ export function isMountFiltered(): boolean {
 }
 
 /**
- * The path of a program of util-linux or shadow; undefined when it is not installed. The administrator's directories
+ * The path of a program that Kiln calls; undefined when it is not installed. The administrator's directories
  * count too, which users' own paths often lack.
  */
 export function findProgram(name: string): string | undefined {

@@ -1,89 +1,172 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { compilePrograms } from '../support/compiled.ts';
 import { debianTar } from '../support/debian.ts';
 import { pushTestImage } from '../support/images.ts';
+import { makeOrdinaryUser, type OrdinaryUser } from '../support/ordinary-user.ts';
 import {
-  compareImages,
+  imageDigest,
+  needsDeviceNodes,
   parityArguments,
   type ParityBases,
   parityContexts,
   parityNames,
   pushLayered,
+  readImages,
 } from '../support/parity.ts';
-import { kilnLayers, openPod, type Pod } from '../support/pod.ts';
+import { defaultCapabilities, kilnLayers, openPod, type Pod } from '../support/pod.ts';
 import { type Ended, kiln } from '../support/programs.ts';
 import { openWorkshop, type Workshop } from '../support/workshop.ts';
 
 /*
- * All Dockerfiles of test/parity, built by overlay as root of this machine, and one after the other in place in one
- * container of an ordinary pod: so whatever a build left to the next one would show, too.
+ * All Dockerfiles of test/parity, built in four ways. The builds in pods are made one after the other in one container
+ * each: so whatever a build left to the next one would show, too.
  */
 
-describe('a build in place, in an ordinary pod, gives what an overlay gives', () => {
+/** What every build is told. Files older than the date keep their times, those that steps make have it. */
+const common = [
+  ...['--cache=false', '--no-push', '--reproducible'],
+  ...['--build-arg', `SOURCE_DATE_EPOCH=${Date.UTC(2020, 5) / 1000}`],
+];
+
+type Way = 'in an ordinary pod' | 'in a pod with a user namespace' | 'by an ordinary user' | 'by root';
+
+describe('the same image is built', () => {
+  const resources = new AsyncDisposableStack();
   let workshop: Workshop;
   let pod: Pod;
   let bases: ParityBases;
+  let builders: Record<Way, (name: string) => Promise<Ended>>;
+
   before(async () => {
-    workshop = await openWorkshop({ inMemory: true });
-    const { directory, registry, base } = workshop;
-    bases = {
-      busybox: base,
-      debian: `${registry.host}/debian:bookworm`,
-      layered: await pushLayered(directory, `${registry.host}/layered:1`),
-    };
-    await pushTestImage(directory, bases.debian, { layers: [await debianTar()] });
-    const contexts = await parityContexts(join(directory, 'contexts'));
-    const images = Object.values(bases).flatMap((reference: string) => ['--image', reference]);
-    const warmed = await kiln('warmer', ['--cache-dir', workshop.volume, ...images]);
-    assert.equal(warmed.code, 0, warmed.stderr);
-    for (const name of ['mounted', 'out', 'layers']) mkdirSync(join(directory, name));
+    workshop = resources.use(await openWorkshop({ inMemory: true }));
+    const { directory } = workshop;
+    chmodSync(directory, 0o755);
+    bases = await pushBases(workshop);
+    await parityContexts(join(directory, 'contexts'));
+    for (const name of ['mounted', 'out', 'layers', 'scratch', 'mapped-out'])
+      mkdirSync(join(directory, name));
     writeFileSync(join(directory, 'mounted/file'), 'mounted');
-    pod = await openPod(await kilnLayers(join(directory, 'layers')), {
+    const programs = await compilePrograms(join(directory, 'programs'));
+    const user = resources.use(await makeOrdinaryUser({ subordinateIds: true }));
+    for (const name of ['users-volume', 'users-out']) {
+      mkdirSync(join(directory, name));
+      chownSync(join(directory, name), user.uid, user.uid);
+    }
+    const layers = await kilnLayers(join(directory, 'layers'));
+    await warm(programs, user);
+    pod = resources.use(await openOrdinaryPod(layers));
+    const mapped = resources.use(await openMappedPod(layers));
+    await Promise.all([pod.start(), mapped.start()]);
+    builders = buildersOf(programs, mapped, user);
+  });
+  after(() => resources.disposeAsync());
+
+  const at = (name: string): string => join(workshop.directory, name);
+
+  async function warm(compiled: string, user: OrdinaryUser): Promise<void> {
+    const images = Object.values(bases).flatMap((reference: string) => ['--image', reference]);
+    const ended = await Promise.all([
+      kiln('warmer', ['--cache-dir', workshop.volume, ...images], { compiled }),
+      user.kiln('warmer', ['--cache-dir', at('users-volume'), ...images], { compiled }),
+    ]);
+    for (const { code, stderr } of ended) assert.equal(code, 0, stderr);
+  }
+
+  const openOrdinaryPod = (layers: readonly string[]): Promise<Pod> =>
+    openPod(layers, {
       mounts: [
-        { source: contexts, target: '/kiln/contexts', readOnly: true },
-        { source: join(directory, 'out'), target: '/kiln/out' },
+        { source: at('contexts'), target: '/kiln/contexts', readOnly: true },
+        { source: at('out'), target: '/kiln/out' },
         { source: workshop.volume, target: '/cache', readOnly: true },
         // Within what bases have, and in a directory that the layers of some take away.
-        { source: join(directory, 'mounted'), target: '/usr/share/mounted', readOnly: true },
+        { source: at('mounted'), target: '/usr/share/mounted', readOnly: true },
       ],
     });
-    await pod.start();
-  });
-  after(async () => {
-    await (pod as Pod | undefined)?.[Symbol.asyncDispose]();
-    await workshop[Symbol.asyncDispose]();
-  });
-
-  const inPod = (name: string): Promise<Ended> =>
-    pod.exec([
-      ...['/kiln/bin/executor', '--isolation', 'inplace', '--context', `/kiln/contexts/${name}`],
-      ...['--cache=false', '--no-push', '--oci-layout-path', `/kiln/out/${name}-inplace`],
-      ...parityArguments(bases, name),
-    ]);
-  const onOverlay = (name: string): Promise<Ended> =>
-    kiln('executor', [
-      ...['--isolation', 'overlay', '--context', join(workshop.directory, 'contexts', name)],
-      ...['--cache-dir', workshop.volume, '--cache=false', '--no-push'],
-      ...['--oci-layout-path', join(workshop.directory, 'out', `${name}-overlay`)],
-      ...parityArguments(bases, name),
-    ]);
-
-  for (const name of parityNames)
-    test(name, async () => {
-      const [inPlace, overlay] = await Promise.all([inPod(name), onOverlay(name)]);
-      assert.equal(inPlace.code, 0, inPlace.stderr);
-      assert.equal(overlay.code, 0, overlay.stderr);
-      const out = join(workshop.directory, 'out');
-      const images = [join(out, `${name}-inplace`), join(out, `${name}-overlay`)] as const;
-      const [actual, expected] = await compareImages(workshop.directory, ...images);
-      assert.deepEqual(actual, expected);
-      for (const kind of ['inplace', 'overlay']) rmSync(join(out, `${name}-${kind}`), { recursive: true });
+  const openMappedPod = (layers: readonly string[]): Promise<Pod> =>
+    openPod(layers, {
+      userNamespace: true,
+      capabilities: [...defaultCapabilities, 'SYS_ADMIN'],
+      mounts: [
+        { source: at('contexts'), target: '/kiln/contexts', readOnly: true },
+        { source: at('mapped-out'), target: '/kiln/out' },
+        { source: workshop.volume, target: '/cache', readOnly: true },
+        { source: at('scratch'), target: '/scratch' },
+      ],
     });
 
-  test('and leaves nothing in the container', async () => {
+  const buildersOf = (compiled: string, mapped: Pod, user: OrdinaryUser): typeof builders => {
+    const inPod = (name: string, isolation: readonly string[]): string[] => [
+      ...['/kiln/bin/executor', ...isolation, '--context', `/kiln/contexts/${name}`, ...common],
+      ...['--oci-layout-path', `/kiln/out/${name}`, ...parityArguments(bases, name)],
+    ];
+    const onMachine = (name: string, volume: string, out: string): string[] => [
+      ...['--context', at(`contexts/${name}`), ...common, '--isolation', 'overlay', '--cache-dir', volume],
+      ...['--oci-layout-path', join(out, name), ...parityArguments(bases, name)],
+    ];
+    return {
+      'in an ordinary pod': (name) => pod.exec(inPod(name, ['--isolation', 'inplace'])),
+      'in a pod with a user namespace': (name) =>
+        mapped.exec(inPod(name, ['--isolation', 'overlay', '--scratch-dir', '/scratch'])),
+      'by an ordinary user': (name) =>
+        user.kiln('executor', onMachine(name, at('users-volume'), at('users-out')), { compiled }),
+      'by root': (name) => kiln('executor', onMachine(name, workshop.volume, at('roots-out')), { compiled }),
+    };
+  };
+  const outputs: Record<Way, string> = {
+    'in an ordinary pod': 'out',
+    'in a pod with a user namespace': 'mapped-out',
+    'by an ordinary user': 'users-out',
+    'by root': 'roots-out',
+  };
+
+  for (const name of parityNames)
+    test(name, async (context) => {
+      const reason = needsDeviceNodes[name];
+      if (reason !== undefined) context.diagnostic(`not in user namespaces: ${reason}`);
+      const ways = (Object.keys(outputs) as Way[]).filter(
+        (way) => reason === undefined || way === 'in an ordinary pod' || way === 'by root',
+      );
+      await Promise.all(
+        ways.map(async (way) => {
+          const ended = await builders[way](name);
+          assert.equal(ended.code, 0, `${way}: ${ended.stderr}`);
+        }),
+      );
+      const layouts = ways.map((way) => join(at(outputs[way]), name));
+      const digests = await Promise.all(layouts.map(imageDigest));
+      if (new Set(digests).size > 1) {
+        const images = await readImages(workshop.directory, layouts);
+        for (const [index, way] of ways.entries()) assert.deepEqual(images[index], images.at(-1), way);
+        for (const [index, way] of ways.entries()) assert.equal(digests[index], digests.at(-1), way);
+      }
+      for (const layout of layouts) rmSync(layout, { recursive: true });
+    });
+
+  test('and ten different images built in place leave no trace of each other', async () => {
+    for (let number = 0; number < 10; number++) {
+      const name = `traces-${number}`;
+      const base = number % 5 === 4 ? bases.debian : bases.busybox;
+      const dockerfile = [
+        `FROM ${base} AS first`,
+        `RUN mkdir -p /opt/trace-${number} && echo ${number} > /trace-${number} && touch /tmp/trace-${number} /var/trace-${number}`,
+        `FROM ${base}`,
+        // Whatever any of the others, or the stage before, left is found here.
+        "RUN ! find / -xdev -path /kiln -prune -o -name 'trace-*' -print | grep . && ! grep -q trace /etc/passwd",
+        `COPY --from=first /trace-${number} /usr/lib/trace-${number}`,
+        `RUN (sleep 300 &) ; rm -rf /home; echo trace-${number}:x:${number}:0:::: >> /etc/passwd; chmod 700 /var; ln -s / /trace-link`,
+      ];
+      mkdirSync(at(`contexts/${name}`));
+      writeFileSync(at(`contexts/${name}/Dockerfile`), `${dockerfile.join('\n')}\n`);
+      const ended = await builders['in an ordinary pod'](name);
+      assert.equal(ended.code, 0, ended.stderr);
+    }
+  });
+
+  test('and builds in place leave nothing in the container', async () => {
     const left = await filesBelow(pod.root, ['kiln', 'tmp']);
     // What runc made to mount the kubelet's files on.
     assert.deepEqual(left.sort(), ['etc/hostname', 'etc/hosts', 'etc/resolv.conf']);
@@ -91,6 +174,13 @@ describe('a build in place, in an ordinary pod, gives what an overlay gives', ()
     assert.deepEqual(work.sort(), ['lock', 'taken', 'trash']);
   });
 });
+
+async function pushBases({ directory, registry, base }: Workshop): Promise<ParityBases> {
+  const debian = `${registry.host}/debian:bookworm`;
+  const layered = await pushLayered(directory, `${registry.host}/layered:1`);
+  await pushTestImage(directory, debian, { layers: [await debianTar()] });
+  return { busybox: base, debian, layered };
+}
 
 /** Whatever is no directory, apart from what lies in some. */
 async function filesBelow(root: string, without: readonly string[]): Promise<string[]> {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { kilnLayers, openPod, type Pod, type PodOptions } from '../support/pod.ts';
@@ -93,6 +94,24 @@ describe('a hostile step in place', () => {
       assert.match(ended.messages, /E_RUN_SECRET/);
       assert.doesNotMatch(ended.stderr, /hunter2|aHVudGVyMi|service account token|never/);
     });
+
+  test('reaches the socket of the warmer of the node, and gets nothing from it that it has not', async () => {
+    const socket = join(workshop.volume, 'warmer.sock');
+    const asked: string[] = [];
+    await using server = createServer((request, response) => {
+      asked.push(request.url ?? '');
+      response.writeHead(404).end();
+    });
+    await new Promise<void>((resolve) => server.listen(socket, resolve));
+    const script = `require('http').get({ socketPath: '/cache/warmer.sock', path: '/from-step' }, (r) => console.log('answered', r.statusCode))`;
+    const ended = await build(`FROM %BASE%\nRUN ["/kiln/bin/node", "-e", "${script}"]\n`);
+    assert.equal(ended.code, 0, ended.stderr);
+    assert.match(ended.stderr, /\| answered 404/);
+    assert.ok(asked.includes('/from-step'));
+    // The volume itself cannot be changed through a mount that is read-only.
+    const written = await build('FROM %BASE%\nRUN touch /cache/x || echo refused\n');
+    assert.match(written.stderr, /\| refused/);
+  });
 
   test('sees nothing of the executor in /proc', async () => {
     const attempts = ['environ', 'mem', 'maps', 'fd/0', 'cwd/', 'root/', 'exe', 'task/*/environ', 'auxv'];

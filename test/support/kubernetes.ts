@@ -36,10 +36,15 @@ export function parseManifests(text: string): Manifest[] {
   return current ?? [];
 }
 
+const packagesOfGroups: Readonly<Record<string, string>> = {
+  'monitoring.coreos.com': '@kubernetes-models/prometheus-operator',
+  'argoproj.io': '@kubernetes-models/argo-workflows',
+};
+
 /** The module of the npm packages `kubernetes-models` that describes an API group and version. */
 function moduleOf(apiVersion: string): string {
-  const isPrometheus = apiVersion.startsWith('monitoring.coreos.com/');
-  return `${isPrometheus ? '@kubernetes-models/prometheus-operator' : 'kubernetes-models'}/${apiVersion}`;
+  const group = apiVersion.slice(0, apiVersion.indexOf('/'));
+  return `${packagesOfGroups[group] ?? 'kubernetes-models'}/${apiVersion}`;
 }
 
 /**

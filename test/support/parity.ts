@@ -1,8 +1,9 @@
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { chmod, copyFile, cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { promisify } from 'node:util';
 import { zstdCompressSync } from 'node:zlib';
 import { busyboxLayer, pushTestImage } from './images.ts';
 import { writeFiles } from './programs.ts';
@@ -124,66 +125,72 @@ export async function pushLayered(scratch: string, reference: string): Promise<s
   return reference;
 }
 
-/** The arguments of a build of one of the Dockerfiles. */
+/** The arguments of a build of one of the Dockerfiles; others need none. */
 export function parityArguments(bases: ParityBases, name: string): string[] {
+  if (!parityNames.includes(name)) return [];
   const text = readFileSync(join(source, name, 'Dockerfile'), 'utf8');
   const wanted = Object.entries(bases).filter(([base]) => text.includes(`ARG ${base.toUpperCase()}`));
   return wanted.flatMap(([base, reference]) => ['--build-arg', `${base.toUpperCase()}=${reference}`]);
 }
 
-/** What an image is, without times: what each layer has, path by path, and the order of its entries. */
+/** Dockerfiles that a user namespace cannot build as root of the machine does, and why. */
+export const needsDeviceNodes: Readonly<Record<string, string>> = {
+  archives: 'its archive has a device node',
+  'special-files': 'a step makes device nodes',
+};
+
+/** What an image is: what each layer has, path by path, and the order of its entries. */
 export interface ImageContents {
   readonly layers: readonly LayerContents[];
 }
 
 interface LayerContents {
-  /** Of a layer that both images took from their base. */
+  /** Of a layer that all images took from their base. */
   readonly digest?: string;
   readonly paths?: readonly string[];
   readonly entries?: readonly string[];
 }
 
-/** Reads two images from OCI layouts with GNU tar. Layers that both have are not looked into. */
-export async function compareImages(
-  scratch: string,
-  left: string,
-  right: string,
-): Promise<[ImageContents, ImageContents]> {
-  const [first, second] = [await layerFiles(left), await layerFiles(right)];
-  const digests = new Set(first.map((file) => basename(file)));
-  const common = new Set(second.map((file) => basename(file)).filter((digest) => digests.has(digest)));
-  const read = (files: readonly string[]): ImageContents => ({
-    layers: files.map((file) =>
-      common.has(basename(file)) ? { digest: basename(file) } : layerContents(scratch, file),
-    ),
-  });
-  return [read(first), read(second)];
+/** Reads images from OCI layouts with GNU tar. Layers that all of them have are not looked into. */
+export async function readImages(scratch: string, layouts: readonly string[]): Promise<ImageContents[]> {
+  const images = await Promise.all(layouts.map(layerFiles));
+  const digests = images.map((files) => new Set(files.map((file) => basename(file))));
+  const isCommon = (file: string): boolean => digests.every((each) => each.has(basename(file)));
+  return Promise.all(
+    images.map(async (files) => ({
+      layers: await Promise.all(
+        files.map(async (file): Promise<LayerContents> =>
+          isCommon(file) ? { digest: basename(file) } : layerContents(scratch, file),
+        ),
+      ),
+    })),
+  );
+}
+
+/** The digest of the image in an OCI layout. */
+export async function imageDigest(layout: string): Promise<string> {
+  const text = await readFile(join(layout, 'index.json'), 'utf8');
+  const [manifest] = (JSON.parse(text) as { manifests: { digest: string }[] }).manifests;
+  return manifest?.digest ?? '';
 }
 
 async function layerFiles(layout: string): Promise<string[]> {
-  const index = JSON.parse(await readFile(join(layout, 'index.json'), 'utf8')) as {
-    manifests: { digest: string }[];
-  };
   const blob = (digest: string): string => join(layout, 'blobs/sha256', digest.slice('sha256:'.length));
-  const manifest = JSON.parse(await readFile(blob(index.manifests[0]?.digest ?? ''), 'utf8')) as {
+  const manifest = JSON.parse(await readFile(blob(await imageDigest(layout)), 'utf8')) as {
     layers: { digest: string }[];
   };
   return manifest.layers.map(({ digest }) => blob(digest));
 }
 
-function layerContents(scratch: string, file: string): LayerContents {
+const execute = promisify(execFile);
+
+async function layerContents(scratch: string, file: string): Promise<LayerContents> {
   const root = mkdtempSync(join(scratch, 'layer-'));
   const attributes = ['--xattrs', '--xattrs-include=*', '--numeric-owner', '-p'];
-  execFileSync('tar', [...attributes, '-C', root, '-xzf', file]);
-  const paths = listTree(root, { times: false });
+  await execute('tar', [...attributes, '-C', root, '-xzf', file]);
+  const paths = listTree(root);
   rmSync(root, { recursive: true });
-  const listed = execFileSync('tar', ['-tvzf', file, '--numeric-owner', '--quoting-style=escape', '--utc'], {
-    encoding: 'latin1',
-    maxBuffer: 1 << 28,
-  });
-  const entries = listed
-    .trim()
-    .split('\n')
-    .map((line) => line.replace(/ \d{4}-\d{2}-\d{2} \d{2}:\d{2} /, ' '));
-  return { paths, entries };
+  const listing = ['-tvzf', file, '--numeric-owner', '--quoting-style=escape', '--utc', '--full-time'];
+  const { stdout } = await execute('tar', listing, { encoding: 'latin1', maxBuffer: 1 << 28 });
+  return { paths, entries: stdout.trim().split('\n') };
 }

@@ -15,6 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { packagesDigest } from '../../scripts/images/packages.ts';
 import { assemblePrograms, assembleRuntime } from '../../scripts/kiln-root.ts';
 import { mount, unmount } from '../../src/os/index.ts';
 import { cached } from './cache.ts';
@@ -60,6 +61,8 @@ export interface PodOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Where the container's writable layer lies; default in memory. */
   readonly storage?: string;
+  /** As `readOnlyRootFilesystem: true`. */
+  readonly readOnlyRoot?: boolean;
   /** Numeric user, default 0. */
   readonly user?: number;
   /** As with `hostUsers: false`: the container is root of a user namespace, and all that is mounted has mapped ids. */
@@ -91,11 +94,13 @@ export interface PodRunOptions {
 /** The directories that, on top of each other, are the root of Kiln's container; the first is the upper one. */
 export async function kilnLayers(scratch: string): Promise<string[]> {
   const lock = await readFile(join(import.meta.dirname, '../../package-lock.json'));
-  const name = `kiln-runtime-${createHash('sha256').update(lock).digest('hex').slice(0, 12)}`;
+  const packages = createHash('sha256')
+    .update(lock)
+    .update(await packagesDigest());
+  const name = `kiln-runtime-${packages.digest('hex').slice(0, 12)}`;
   const programs = join(scratch, 'programs');
   const [runtime] = await Promise.all([cached(name, assembleRuntime), assemblePrograms(programs)]);
-  for (const directory of ['proc', 'sys', 'dev', 'etc', 'tmp']) await mkdir(join(programs, directory));
-  await chmod(join(programs, 'tmp'), 0o1777);
+  for (const directory of ['proc', 'sys', 'dev', 'etc']) await mkdir(join(programs, directory));
   return [programs, runtime];
 }
 
@@ -241,7 +246,7 @@ const mapping = { containerID: 0, hostID: podIds.first, size: podIds.count };
 function specification(
   process: object,
   mounts: readonly PodMount[],
-  { userNamespace = false, capabilities = defaultCapabilities }: PodOptions,
+  { userNamespace = false, capabilities = defaultCapabilities, readOnlyRoot = false }: PodOptions,
 ): object {
   const quiet = ['nosuid', 'noexec', 'nodev'];
   const system = [
@@ -271,7 +276,7 @@ function specification(
   return {
     ociVersion: '1.0.2',
     process,
-    root: { path: 'rootfs' },
+    root: { path: 'rootfs', readonly: readOnlyRoot },
     hostname: 'kiln-pod',
     mounts: [...system, ...volumes],
     linux: {

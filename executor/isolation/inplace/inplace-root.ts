@@ -21,7 +21,7 @@ import {
   type SourceQuery,
   treeDigest,
 } from '../../context/index.ts';
-import type { Problems, RootOptions, StepView } from './messages.ts';
+import type { Capture, Problems, RootOptions, StepView } from './messages.ts';
 import { Slate } from './slate.ts';
 
 /** Mounted over in every container, however it is run: no step expects to see the image's own there. */
@@ -144,12 +144,8 @@ export class InplaceRoot {
    * @returns what `copyInto` does.
    */
   async copy(source: string | undefined, request: CopyRequest): Promise<string> {
-    const { query } = request;
-    const filled =
-      source === undefined || query === undefined
-        ? request
-        : { ...request, query: { ...query, root: source } };
-    const stamp = await copyInto(this.#slate.territory.root || '/', filled, this.#slate.territory);
+    const { territory } = this.#slate;
+    const stamp = await copyInto(territory.root || '/', filledRequest(source, request), territory);
     this.#slate.saveRelocations();
     return stamp;
   }
@@ -175,13 +171,8 @@ export class InplaceRoot {
     };
   }
 
-  /**
-   * Captures what changed since the last look as a layer.
-   *
-   * @param clampTime no time in it is later, in seconds since 1970.
-   * @returns undefined when nothing changed.
-   */
-  async snapshot(output: string, clampTime: number | undefined): Promise<CapturedLayer | undefined> {
+  /** Captures what changed since the last look as a layer. @returns undefined when nothing changed. */
+  async snapshot({ output, clampTime }: Capture): Promise<CapturedLayer | undefined> {
     if (this.#state === undefined || this.#applied === undefined) throw new Error('no tree is open');
     const { territory } = this.#slate;
     const state = this.#look();
@@ -204,6 +195,14 @@ export class InplaceRoot {
     this.#slate.clean();
     if (isDeleting) this.#slate.deleteAll();
   }
+}
+
+/** A request to copy from a tree; undefined for what the request itself names. */
+export function filledRequest(source: string | undefined, request: CopyRequest): CopyRequest {
+  const { query } = request;
+  return source === undefined || query === undefined
+    ? request
+    : { ...request, query: { ...query, root: source } };
 }
 
 function treeKey(layers: readonly LayerSource[]): string {

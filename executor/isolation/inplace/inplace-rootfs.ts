@@ -16,6 +16,7 @@ export interface InplaceRootfsParts {
   readonly thread: RootThread;
   readonly steps: StepRunner;
   readonly scratch: string;
+  /** No modification time in a layer is later, in seconds since the epoch. */
   readonly clampTime: number | undefined;
   /** Given back when the root file system is closed. */
   readonly turn: Disposable;
@@ -69,12 +70,8 @@ export class InplaceRootfs implements Rootfs {
 
   async seal(): Promise<SealedStep> {
     const { scratch, clampTime } = this.#parts;
-    const output = join(scratch, randomName('captured-'));
-    const layer = await this.#ask<CapturedLayer | undefined>({ kind: 'snapshot', output, clampTime });
-    return {
-      files: { kind: 'captured', layer },
-      write: async (request, signal) => layer && compress(layer, request, signal),
-    };
+    const capture = { output: join(scratch, randomName('captured-')), clampTime };
+    return sealedStep(await this.#ask<CapturedLayer | undefined>({ kind: 'snapshot', capture }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -91,6 +88,14 @@ export class InplaceRootfs implements Rootfs {
       throw spaceError(error, '/') ?? error;
     }
   }
+}
+
+/** A step whose changes were captured. @param layer undefined when there were none. */
+export function sealedStep(layer: CapturedLayer | undefined): SealedStep {
+  return {
+    files: { kind: 'captured', layer },
+    write: async (request, signal) => layer && compress(layer, request, signal),
+  };
 }
 
 async function compress(

@@ -10,6 +10,7 @@ import { fileCapabilities, requireCapabilities } from '../capabilities.ts';
 import type { Isolation, LayerStack, Rootfs, RootfsOptions } from '../types.ts';
 import { builderSecrets, ownPath, sparedPaths } from './builder-files.ts';
 import { InplaceRootfs } from './inplace-rootfs.ts';
+import { LinkedRootfs } from './linked-rootfs.ts';
 import { Mutex } from './mutex.ts';
 import { requireRoot } from './needs.ts';
 import { markTaken, readContainerFacts, requireOwnContainer } from './own-container.ts';
@@ -74,7 +75,8 @@ export class InplaceIsolation implements Isolation {
   }
 
   async openRootfs(layers: LayerStack, options: RootfsOptions): Promise<Rootfs> {
-    const { scratch, isSource, clampTime, signal } = options;
+    const { scratch, clampTime, isSource, signal } = options;
+    if (options.isMergeable) return new LinkedRootfs((await this.#start(signal)).thread, options);
     const turn = await this.#turns.acquire(signal);
     try {
       const { thread, steps } = await this.#start(signal);

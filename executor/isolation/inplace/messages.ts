@@ -1,4 +1,4 @@
-import type { LayerSource } from '../../../src/layer/index.ts';
+import type { CapturedLayer, LayerSource } from '../../../src/layer/index.ts';
 import type { CopyRequest, SourceQuery } from '../../context/index.ts';
 import type { RunStep } from '../types.ts';
 import type { SlateOptions } from './slate.ts';
@@ -22,10 +22,31 @@ export type RootTask =
       readonly modes: boolean;
     }
   /** Answers with a CapturedLayer, or nothing when nothing changed. */
-  | { readonly kind: 'snapshot'; readonly output: string; readonly clampTime: number | undefined }
+  | { readonly kind: 'snapshot'; readonly capture: Capture }
+  /** A copy onto nothing. Answers with {@link LinkedCopy}. */
+  | {
+      readonly kind: 'link';
+      readonly source: string | undefined;
+      readonly request: CopyRequest;
+      readonly capture: Capture;
+    }
   /** Says that a step that the thread does not see is about to change the root. Answers with {@link StepView}. */
   | { readonly kind: 'step'; readonly workingDirectory: string }
   | { readonly kind: 'finish'; readonly isDeleting: boolean };
+
+/** Where a layer is set down, and how. */
+export interface Capture {
+  readonly output: string;
+  /** No modification time is later, in seconds since the epoch. */
+  readonly clampTime: number | undefined;
+}
+
+/** What a copy onto nothing gave. */
+export interface LinkedCopy {
+  /** What `copyInto` gave. */
+  readonly stamp: string;
+  readonly layer: CapturedLayer | undefined;
+}
 
 export interface RootRequest {
   readonly id: number;

@@ -1,7 +1,8 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { capabilityError } from '../../../src/os/index.ts';
 import { plainError, workerLoaded } from '../../../src/support/index.ts';
-import { InplaceRoot } from './inplace-root.ts';
+import { filledRequest, InplaceRoot } from './inplace-root.ts';
+import { linkedCopy } from './linked-copy.ts';
 import type { RootAnswer, RootOptions, RootRequest, RootTask } from './messages.ts';
 
 /*
@@ -48,7 +49,9 @@ async function execute(target: InplaceRoot, task: RootTask): Promise<unknown> {
     case 'step':
       return target.viewOf(task.workingDirectory);
     case 'snapshot':
-      return target.snapshot(task.output, task.clampTime);
+      return target.snapshot(task.capture);
+    case 'link':
+      return linkedCopy(filledRequest(task.source, task.request), task.capture);
     case 'finish':
       return target.finish(task.isDeleting);
   }

@@ -11,7 +11,7 @@ import { assemblePrograms, writeMarker } from './kiln-root.ts';
 /**
  * npm run images -- DIRECTORY: builds Kiln's images with Kiln into the OCI image layouts DIRECTORY/executor and
  * DIRECTORY/warmer, each with the names VERSION and VERSION-debug. They are the same wherever and whenever they are built
- * from the same commit. Needs the right to mount, or to make user namespaces, and Debian's apt-get.
+ * from the same commit. Needs root, and apt-get of Debian 12.
  *
  * npm run images -- --update: writes down the present versions of the packages that they are made of.
  */
@@ -40,30 +40,36 @@ export async function buildImages(output: string): Promise<OwnImage[]> {
   try {
     const context = join(work, 'context');
     await assembleContext(context);
-    const date = process.env.SOURCE_DATE_EPOCH ?? (await commitDate());
-    const built: OwnImage[] = [];
-    for (const { program, stage, name } of images) {
-      const layout = join(output, program);
-      const digestFile = join(work, 'digest');
-      await runExecutor(
-        [
-          ...['--context', context, '--target', stage, '--build-arg', `VERSION=${packageJson.version}`],
-          ...['--destination', `registry.example/kiln/${program}:${name}`, '--no-push'],
-          ...['--oci-layout-path', layout, '--digest-file', digestFile],
-          ...['--cache-dir', join(work, 'volume'), '--cache', '--cache-repo', `oci:${join(work, 'layers')}`],
-        ],
-        date,
-      );
-      const digest = await readFile(digestFile, 'utf8');
-      built.push({ program, name, digest, size: await imageSize(layout, digest) });
-    }
-    return built;
+    return await buildFrom(context, output, work);
   } finally {
     await rm(work, { recursive: true, force: true });
   }
 }
 
-async function assembleContext(context: string): Promise<void> {
+/** Builds all images from an assembled context. @param work a directory for what need not stay. */
+export async function buildFrom(context: string, output: string, work: string): Promise<OwnImage[]> {
+  const date = process.env.SOURCE_DATE_EPOCH ?? (await commitDate());
+  const built: OwnImage[] = [];
+  for (const { program, stage, name } of images) {
+    const layout = join(output, program);
+    const digestFile = join(work, 'digest');
+    await runExecutor(
+      [
+        ...['--context', context, '--target', stage, '--build-arg', `VERSION=${packageJson.version}`],
+        ...['--destination', `registry.example/kiln/${program}:${name}`, '--no-push'],
+        ...['--oci-layout-path', layout, '--digest-file', digestFile],
+        ...['--cache-dir', join(work, 'volume'), '--cache', '--cache-repo', `oci:${join(work, 'layers')}`],
+      ],
+      date,
+    );
+    const digest = await readFile(digestFile, 'utf8');
+    built.push({ program, name, digest, size: await imageSize(layout, digest) });
+  }
+  return built;
+}
+
+/** Assembles the directories that deploy/images/Dockerfile copies, and puts it beside them. */
+export async function assembleContext(context: string): Promise<void> {
   const [runtime, tools, programs, debug] = ['runtime', 'tools', 'programs', 'debug'].map((name) =>
     join(context, name),
   ) as [string, string, string, string];

@@ -8,10 +8,11 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import packageJson from '../../package.json' with { type: 'json' };
-import { buildImages, type OwnImage } from '../../scripts/images.ts';
+import { assembleContext, buildFrom, type OwnImage } from '../../scripts/images.ts';
 import { runWithRunc, unpackLayout, unpackWithOtherTools } from '../support/check-image.ts';
 import { deployed } from '../support/deployed.ts';
 import { defaultCapabilities, openPod, type PodOptions } from '../support/pod.ts';
+import type { Ended } from '../support/programs.ts';
 import { openWorkshop, type Workshop } from '../support/workshop.ts';
 
 const project = join(import.meta.dirname, '../..');
@@ -30,13 +31,18 @@ interface RunConfig {
 describe("Kiln's own images", () => {
   let workshop: Workshop;
   let output: string;
+  let context: string;
   let built: readonly OwnImage[];
   const roots = new Map<string, string>();
   before(async () => {
     workshop = await openWorkshop();
     output = join(workshop.directory, 'images');
+    context = join(workshop.directory, 'context');
+    await assembleContext(context);
     process.env.SOURCE_DATE_EPOCH = date;
-    built = await buildImages(output).finally(() => delete process.env.SOURCE_DATE_EPOCH);
+    built = await buildFrom(context, output, workshop.directory).finally(
+      () => delete process.env.SOURCE_DATE_EPOCH,
+    );
     for (const { program, name } of built)
       roots.set(
         `${program}:${name}`,
@@ -317,6 +323,54 @@ describe("Kiln's own images", () => {
     assert.equal(ended.code, 0, ended.stderr);
     const made = join(unpackWithOtherTools(workshop.directory, image), 'rootfs/made');
     assert.equal(readFileSync(made, 'utf8'), 'packed\n0\n');
+  });
+
+  /** Runs the executor's image in an ordinary pod, where nothing can be mounted. */
+  const buildInPlace = async (
+    directory: string,
+    args: readonly string[],
+  ): Promise<{ ended: Ended; scratch: string }> => {
+    const scratch = join(workshop.directory, workshop.unique('in-place'));
+    await mkdir(scratch);
+    await using pod = await podOf('executor', {
+      env: { SOURCE_DATE_EPOCH: date },
+      mounts: [
+        { source: directory, target: '/workspace', readOnly: true },
+        { source: scratch, target: '/scratch' },
+      ],
+    });
+    const [entrypoint = ''] = configOf('executor').Entrypoint;
+    const ended = await pod.run([
+      entrypoint,
+      '--context=/workspace',
+      '--scratch-dir=/scratch',
+      '--cache-dir=/scratch/cache',
+      ...args,
+    ]);
+    assert.equal(ended.code, 0, ended.stderr);
+    return { ended, scratch };
+  };
+
+  test('build an image in place, in an ordinary pod', async () => {
+    const directory = await workshop.context({
+      Dockerfile: 'FROM %BASE%\nRUN echo made > /made && ls / > /seen\n',
+    });
+    const image = `${workshop.registry.host}/${workshop.unique('in-place')}:1`;
+    await buildInPlace(directory, [`--destination=${image}`]);
+    const root = join(unpackWithOtherTools(workshop.directory, image), 'rootfs');
+    assert.equal(readFileSync(join(root, 'made'), 'utf8'), 'made\n');
+    assert.ok(
+      !existsSync(join(root, 'kiln')) && !existsSync(join(root, 'kaniko')),
+      'nothing of Kiln is in it',
+    );
+  });
+
+  test('build themselves in place, in an ordinary pod, byte for byte', async () => {
+    const { scratch } = await buildInPlace(context, [
+      ...['--target=executor', `--build-arg=VERSION=${version}`, '--oci-layout-path=/scratch/layout'],
+      '--digest-file=/scratch/digest',
+    ]);
+    assert.equal(readFileSync(join(scratch, 'digest'), 'utf8'), built[0]?.digest);
   });
 
   test("warm a volume with the DaemonSet's rights and a root that can only be read", async () => {

@@ -16,8 +16,9 @@ import { historyOf, newest } from './history.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
 import { type BuildOptions, givenPaths } from './options.ts';
-import { type PlannedStage, planBuild } from './plan.ts';
+import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
+import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
@@ -100,6 +101,7 @@ async function buildFrom(
   const consumed = new Set<string>(graph.globals.keys());
   const stages = await planBuild({
     dockerfile,
+    subject: options.subject,
     graph,
     context,
     bases,
@@ -108,6 +110,7 @@ async function buildFrom(
     remotes: new RemoteSources(webFiles, repositories),
     contexts: new NamedContexts(options.contexts.sources, repositories),
     keyed: cache !== undefined,
+    rules: options.cache.rules,
     clampTime: options.sourceDate,
     consumed,
     signal: controller.signal,
@@ -120,6 +123,7 @@ async function buildFrom(
   );
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
+  warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   const target = stages.at(-1);
@@ -141,12 +145,14 @@ async function buildFrom(
     lookups,
     progress,
     controller: controller.controller,
+    subject: options.subject,
+    stages,
     // What others would take for theirs must have the owners that theirs has.
     cachePush:
       options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
-    lookupOptions: { maxAgeSeconds: options.cache.maxAgeSeconds },
+    maxAgeSeconds: options.cache.maxAgeSeconds,
     compression: options.compression,
     clampTime: options.sourceDate,
     exported: exportedStages(target),
@@ -239,8 +245,8 @@ async function lookUpAll(
   signal: AbortSignal,
 ): Promise<ReadonlyMap<string, LookupResult>> {
   if (cache === undefined) return new Map();
-  const keys = stages.flatMap(({ steps }) => steps.flatMap(({ key }) => (key === undefined ? [] : [key])));
-  const lookups = await cache.lookup(keys, { maxAgeSeconds: options.cache.maxAgeSeconds, signal });
+  const { keys, maxAgeSeconds } = lookupsOf(stages, options.cache.maxAgeSeconds);
+  const lookups = await cache.lookup(keys, { maxAgeSeconds, signal });
   const failed = [...lookups.values()].find(
     ({ outcome }) => outcome === 'error' || outcome === 'unauthorized',
   );

@@ -26,6 +26,7 @@ import { countOf, factsOf, requireNoFindings } from './checks.ts';
 import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { dockerfilePath } from './dockerfile-path.ts';
 import { parseBuildContexts } from './named-contexts.ts';
+import { buildContextFlag } from './source-flags.ts';
 
 /** Flags of `executor check`. */
 interface CheckFlags {
@@ -76,14 +77,6 @@ export function addCheckCommand(program: Command): void {
     valueFlag('--scratch-dir <directory>', 'with --environment: where builds would keep their own files'),
   ]);
   command.action(checkCommand);
-}
-
-/** What stands in the place of stages and images. */
-export function buildContextFlag(): ReturnType<typeof listFlag> {
-  return listFlag(
-    '--build-context <name=source>',
-    'a directory, docker-image://, oci-layout:// or a git repository in the place of a stage or image of this name',
-  );
 }
 
 /** What makes findings of the checks errors. */

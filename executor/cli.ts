@@ -18,50 +18,30 @@ import {
   registryOptions,
   valueFlag,
 } from '../src/cli/index.ts';
-import { inferCacheRepository } from '../src/layercache/index.ts';
-import {
-  formatPlatform,
-  hostPlatform,
-  parsePlatform,
-  parseReference,
-  platformMatches,
-} from '../src/oci/index.ts';
+import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
 import { build } from './build.ts';
-import { addCheckCommand, buildContextFlag, checkErrorFlag } from './check-command.ts';
-import { dockerfilePath } from './dockerfile-path.ts';
+import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
+import { addCheckCommand, checkErrorFlag } from './check-command.ts';
+import { explainCommand } from './explain/command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
-import { parseBuildContexts } from './named-contexts.ts';
 import type { BuildOptions } from './options.ts';
-import { sourceDate, withSourceDate } from './source-date.ts';
+import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
-interface Flags extends RegistryFlags, PushFlags, LogFlags {
-  context: string;
-  contextSubPath?: string;
-  buildContext: string[];
-  dockerfile: string;
+interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   destination: string[];
-  target?: string;
-  buildArg: string[];
   label: string[];
-  platform?: string;
   checkError: boolean;
   noPush?: boolean;
   tarPath?: string;
   ociLayoutPath?: string;
   digestFile?: string;
-  cache?: boolean;
-  cacheRepo?: string;
-  cacheTtl: number;
-  cacheRunLayers: boolean;
-  cacheCopyLayers: boolean;
   noPushCache?: boolean;
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
   compression: 'gzip' | 'zstd';
-  reproducible?: boolean;
   isolation: IsolationKind;
   force: boolean;
   cleanup: boolean;
@@ -73,6 +53,7 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor explain --context . --cache-repo registry.example/cache    why does it miss?
   executor check --help                                  look for mistakes without building
   executor check --environment                           where steps run here, and why
 
@@ -96,39 +77,22 @@ export function executorProgram(signal: AbortSignal): Command {
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, signal));
+  program.addCommand(explainCommand(signal));
   addCheckCommand(program);
   return program;
 }
 
 function addBuildFlags(command: Command): void {
   addFlags(command, [
-    valueFlag('-c, --context <directory>', 'the build context').default('.'),
-    valueFlag('--context-sub-path <path>', 'build from this directory of the context'),
-    buildContextFlag(),
-    valueFlag(
-      '-f, --dockerfile <path>',
-      'the Dockerfile, in the context or anywhere; - for standard input',
-    ).default('Dockerfile'),
+    ...sourceFlags(),
     listFlag('-d, --destination <reference>', 'where to push the image'),
-    valueFlag('--target <stage>', 'build this stage and what it needs'),
-    listFlag('--build-arg <name=value>', 'value of an ARG'),
     listFlag('--label <name=value>', 'label of the image'),
-    valueFlag('--platform <os/arch>', "the image's platform; this machine's only"),
     checkErrorFlag(),
     booleanFlag('--no-push', 'do not push to the destinations'),
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
-    booleanFlag('--cache', 'reuse and store the layers of steps'),
-    valueFlag(
-      '--cache-repo <repository>',
-      'where layers are kept: a repository, or oci:DIR (default: <destination>/cache)',
-    ),
-    valueFlag('--cache-ttl <duration>', 'layers older than this are made again')
-      .argParser(parseSeconds)
-      .default(336 * 3600, '336h'),
-    booleanFlag('--cache-run-layers', 'cache RUN steps', true),
-    booleanFlag('--cache-copy-layers', 'cache COPY and ADD steps', true),
+    ...cacheFlags(),
     booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
       '--cache-dir <directory>',
@@ -145,10 +109,6 @@ function addBuildFlags(command: Command): void {
     valueFlag('--compression <format>', 'compression of new layers')
       .choices(['gzip', 'zstd'])
       .default('gzip'),
-    booleanFlag(
-      '--reproducible',
-      'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
-    ),
     valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
       .choices(isolationKinds)
       .default('auto'),
@@ -195,68 +155,29 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
 
 /** Checks the flags against each other and fills in what follows from them. @throws UsageError. */
 function buildOptions(flags: Flags): BuildOptions {
-  const platform = flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform);
-  if (!platformMatches(platform, hostPlatform()))
-    throw new UsageError(
-      `--platform ${formatPlatform(platform)} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
-      { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
-    );
   const destinations = flags.destination.map(parseReference);
-  const buildArguments = parsePairs(flags.buildArg, 'build-arg');
-  const date = sourceDate({ reproducible: flags.reproducible, buildArguments, environment: process.env });
+  const source = sourceOptions(flags, destinations);
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');
-  const context = flags.contextSubPath === undefined ? flags.context : join(directory, flags.contextSubPath);
   const plain = destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
   // With nothing said about where to, the image goes to a layout beside the cache.
   const ownLayout =
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
-  const location = cacheLocation(flags, destinations, cacheDirectory);
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
   return {
-    context,
-    contexts: parseBuildContexts(flags.buildContext),
-    dockerfile: dockerfilePath(flags.dockerfile, context),
-    target: flags.target,
-    buildArguments: withSourceDate(buildArguments, date),
+    ...source,
     labels: parsePairs(flags.label, 'label'),
-    platform,
     checkError: flags.checkError,
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     compression: flags.compression,
-    sourceDate: date,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
     cache: {
-      location,
-      onVolume: location === embeddedCache(cacheDirectory) && flags.cacheRepo === undefined,
-      maxAgeSeconds: flags.cacheTtl,
+      ...cacheOptions(flags, destinations, cacheDirectory),
       push: flags.noPushCache !== true,
-      runLayers: flags.cacheRunLayers,
-      copyLayers: flags.cacheCopyLayers,
     },
   };
-}
-
-function embeddedCache(cacheDirectory: string): string {
-  return `oci:${join(cacheDirectory, 'layer-cache')}`;
-}
-
-function cacheLocation(
-  flags: Flags,
-  destinations: readonly ReturnType<typeof parseReference>[],
-  cacheDirectory: string,
-): string | undefined {
-  const [destination] = destinations;
-  if (flags.cache === false) return undefined;
-  if (flags.cacheRepo !== undefined) {
-    if (flags.cache === undefined)
-      throw new UsageError('--cache-repo is given without --cache', { remedy: 'Add --cache.' });
-    return flags.cacheRepo;
-  }
-  if (destination === undefined) return embeddedCache(cacheDirectory);
-  return flags.cache === true ? inferCacheRepository(destination) : undefined;
 }

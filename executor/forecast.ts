@@ -53,13 +53,17 @@ function chainBelow({ base }: PlannedStage, resultOf: ResultOf): ChainID | null 
   return base.kind === 'image' ? base.image.chainID : null;
 }
 
-/** Whether a stage, or one that it is made from, has a RUN step. */
-export function hasRun(stage: PlannedStage, seen = new Set<PlannedStage>()): boolean {
+/** Whether a stage, or one that it is made from, has such a step. */
+export function hasStep(
+  stage: PlannedStage,
+  isSuch: (step: PlannedStep) => boolean,
+  seen = new Set<PlannedStage>(),
+): boolean {
   if (seen.has(stage)) return false;
   seen.add(stage);
   const origins = [stage.base, ...stage.steps.map(({ source }) => source)];
   return (
-    stage.steps.some(({ operation }) => operation.kind === 'run') ||
-    origins.some((origin) => origin?.kind === 'stage' && hasRun(origin.stage, seen))
+    stage.steps.some(isSuch) ||
+    origins.some((origin) => origin?.kind === 'stage' && hasStep(origin.stage, isSuch, seen))
   );
 }

@@ -23,6 +23,7 @@ import {
 } from '../src/dockerfile/index.ts';
 import { healthText, plainList, quotedList, runText } from './history-text.ts';
 import { interpretCopy } from './interpret-copy.ts';
+import { requireNoDirective, stepRule } from './step-directives.ts';
 import { proxyArguments, type StageState } from './stage-state.ts';
 import type { InterpretedStage, Operation, StageItem } from './steps.ts';
 import type { Platform } from '../src/oci/index.ts';
@@ -35,6 +36,8 @@ export interface InterpretOptions {
   readonly platform: Platform;
   /** Names of build arguments that some ARG declared; added to. */
   readonly consumed: Set<string>;
+  /** ARGs that count in no key. */
+  readonly ignoredArguments: ReadonlySet<string>;
 }
 
 /**
@@ -100,6 +103,9 @@ class Interpreter {
     this.#state.onBuild = [];
     const instructions = [...triggers, ...stage.instructions];
     this.#count = instructions.length;
+    requireNoDirective(stage.from, 'FROM', this.#where(stage.from.line));
+    for (const argument of this.#dockerfile.metaArgs)
+      requireNoDirective(argument, 'ARG', this.#where(argument.line));
     for (const instruction of instructions) {
       this.#number++;
       this.#apply(instruction);
@@ -130,7 +136,9 @@ class Interpreter {
         line: instruction.line,
         where: this.#where(instruction.line),
         text,
+        written: instruction.original.replace(/\s+/g, ' '),
         operation,
+        rule: stepRule(instruction, this.#where(instruction.line)),
         history: { created_by: createdBy, comment: historyComment },
       },
     });
@@ -138,6 +146,8 @@ class Interpreter {
 
   #apply(instruction: Instruction): void {
     const state = this.#state;
+    if (!['run', 'copy', 'add', 'workdir'].includes(instruction.kind))
+      requireNoDirective(instruction, instruction.word.toUpperCase(), this.#where(instruction.line));
     switch (instruction.kind) {
       case 'run':
         return this.#run(instruction);
@@ -313,14 +323,19 @@ class Interpreter {
       instruction.command.form === 'exec'
         ? instruction.command.command
         : state.shellCommand(this.#script(instruction));
-    const keyedEnv = state.stepEnvironment();
+    const env = state.stepEnvironment();
+    const argumentNames = new Set([...state.arguments.keys()].filter((name) => !state.env.has(name)));
+    const counts = (name: string): boolean =>
+      !argumentNames.has(name) || !this.#options.ignoredArguments.has(name);
+    const keyedEnv = Object.fromEntries(Object.entries(env).filter(([name]) => counts(name)));
     const proxies = [...this.#options.buildArguments].filter(([name]) => proxyArguments.has(name));
     for (const [name] of proxies) this.#options.consumed.add(name);
     const operation: Operation = {
       kind: 'run',
       argv,
-      env: { ...Object.fromEntries(proxies), ...keyedEnv },
+      env: { ...Object.fromEntries(proxies), ...env },
       keyedEnv,
+      argumentNames,
       user: state.user,
       workingDirectory: state.workingDirectory === '' ? '/' : state.workingDirectory,
     };

@@ -2,18 +2,27 @@ import { resolve } from 'node:path';
 import { standardInput } from './context/index.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
+import type { CacheRules } from './plan.ts';
 import type { IsolationKind } from './isolation/index.ts';
 
-/** What the user asked of one build, checked and with its defaults. */
-export interface BuildOptions {
+/** What is built: a Dockerfile and its context. */
+export interface SourceOptions {
   readonly context: string;
   /** What `--build-context` puts in the place of stages and images. */
   readonly contexts: NamedContextSources;
   readonly dockerfile: string;
+  /** What is built, so that versions of one thing are known as such: the image or else the context, and the Dockerfile. */
+  readonly subject: string;
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
-  readonly labels: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
+  readonly sourceDate: number | undefined;
+}
+
+/** What the user asked of one build, checked and with its defaults. */
+export interface BuildOptions extends SourceOptions {
+  readonly labels: ReadonlyMap<string, string>;
   /** What the build checks find fails the build. */
   readonly checkError: boolean;
   readonly outputs: OutputOptions;
@@ -25,8 +34,6 @@ export interface BuildOptions {
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
   readonly compression: 'gzip' | 'zstd';
-  /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
-  readonly sourceDate: number | undefined;
   readonly isolation: IsolationChoice;
 }
 
@@ -53,6 +60,7 @@ export interface CacheOptions {
   readonly onVolume: boolean;
   readonly maxAgeSeconds: number;
   readonly push: boolean;
+  readonly rules: CacheRules;
   readonly runLayers: boolean;
   readonly copyLayers: boolean;
 }

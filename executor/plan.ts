@@ -1,5 +1,11 @@
-import type { Digest, Platform } from '../src/oci/index.ts';
-import { type CacheKey, type KeyDefinition, stepKey } from '../src/layercache/index.ts';
+import { type Digest, formatPlatform, formatReference, type Platform } from '../src/oci/index.ts';
+import {
+  type CacheKey,
+  type EntryBase,
+  type EntryOrigin,
+  type KeyDefinition,
+  stepKey,
+} from '../src/layercache/index.ts';
 import type { BaseImage, BaseResolver } from './bases.ts';
 import { type BuildContext, readTree, type TreeReading } from './context/index.ts';
 import type { Dockerfile, Origin, ResolvedStage, StageGraph } from '../src/dockerfile/index.ts';
@@ -7,6 +13,7 @@ import { interpretStage } from './interpret.ts';
 import type { NamedContexts } from './named-contexts.ts';
 import type { RemoteSources, ResolvedRemote } from './remote/index.ts';
 import type { CanonicalValue } from '../src/support/index.ts';
+import { noRule } from './step-directives.ts';
 import { StageState } from './stage-state.ts';
 import type { InterpretedStage, Operation, StageItem, Step } from './steps.ts';
 
@@ -20,7 +27,8 @@ export interface PlannedStep extends Step {
   /** Undefined, as the definition is, when nothing is looked up and nothing stored. */
   readonly key: CacheKey | undefined;
   readonly definition: KeyDefinition | undefined;
-  readonly parentKey: CacheKey | undefined;
+  /** Null for a layer that does not depend on what is below it. */
+  readonly parentKey: CacheKey | null | undefined;
   readonly source: PlannedBase | undefined;
   /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
   readonly stamp: string | undefined;
@@ -28,6 +36,16 @@ export interface PlannedStep extends Step {
   readonly tree: CopyTree;
   /** Of ADD, what it takes from elsewhere, as it is now. */
   readonly remotes: readonly ResolvedRemote[];
+  /** Of the same files, what counts of each; see {@link TreeReading}. */
+  readonly files: TreeReading['files'];
+  /** Why it is not looked up, in words; undefined when it is. */
+  readonly uncached: string | undefined;
+  /** How old its result may be; undefined: as old as that of any step. */
+  readonly ttlSeconds: number | undefined;
+  /** The steps that are below it. */
+  readonly ground: StepGround;
+  /** How old it may be because of what it copies from. */
+  readonly sourceTtlSeconds: number;
 }
 
 /** A directory outside that is copied from, and how messages call it. */
@@ -43,10 +61,33 @@ export interface PlannedStage {
   readonly interpreted: InterpretedStage;
   readonly steps: readonly PlannedStep[];
   readonly finalKey: CacheKey | undefined;
+  readonly origin: EntryOrigin;
+  /** What is below a step of a stage that is made from this one. */
+  readonly ground: StepGround;
+  /** The shortest time that a step of it, or of what it is made from, says its result may be used; Infinity for none. */
+  readonly ttlSeconds: number;
 }
+
+/** What is below a step: a step or base, and upon it copies with `--link`, which stand on nothing themselves. */
+interface StepGround {
+  readonly key: CacheKey | undefined;
+  readonly links: readonly CacheKey[];
+}
+
+/** What a build is told not to take from the cache, and what counts in no key. */
+export interface CacheRules {
+  readonly noCache: boolean;
+  /** Names of stages that are built anew. */
+  readonly noCacheStages: readonly string[];
+  readonly ignoredArguments: ReadonlySet<string>;
+}
+
+export const noCacheRules: CacheRules = { noCache: false, noCacheStages: [], ignoredArguments: new Set() };
 
 export interface PlanOptions {
   readonly dockerfile: Dockerfile;
+  /** What is built, as entries of the cache say it: the image or context, and the Dockerfile. */
+  readonly subject: string;
   readonly graph: StageGraph;
   readonly context: BuildContext;
   readonly bases: BaseResolver;
@@ -56,6 +97,7 @@ export interface PlanOptions {
   readonly contexts: NamedContexts;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
   readonly keyed: boolean;
+  readonly rules: CacheRules;
   /** What times in layers are limited to, in seconds since 1970: with another limit they are other layers. */
   readonly clampTime?: number | undefined;
   readonly consumed: Set<string>;
@@ -108,14 +150,20 @@ async function planStage(
     base.kind === 'stage'
       ? base.stage.interpreted.state.inherit()
       : StageState.fromImage(base.kind === 'image' ? base.image.config : undefined);
-  const instructed = interpretStage(options.dockerfile, options.graph, stage, state, options);
+  const instructed = interpretStage(options.dockerfile, options.graph, stage, state, {
+    ...options,
+    ignoredArguments: options.rules.ignoredArguments,
+  });
   const interpreted =
     found.kind === 'tree'
       ? { ...instructed, items: [treeStep(options.dockerfile, stage), ...instructed.items] }
       : instructed;
   await resolveAllRemotes(options, interpreted);
+  const uncachedStage = uncachedBecause(options.rules, stage);
+  let ttlSeconds = base.kind === 'stage' ? base.stage.ttlSeconds : Infinity;
   const steps: PlannedStep[] = [];
   let parentKey = options.keyed ? baseKey(options, base, stage.platform) : undefined;
+  let ground = base.kind === 'stage' ? base.stage.ground : { key: parentKey, links: [] as CacheKey[] };
   for (const item of interpreted.items) {
     if (item.kind !== 'step') continue;
     const { operation } = item.step;
@@ -130,12 +178,16 @@ async function planStage(
         ? undefined
         : await readFrom(tree, item.step, options.signal);
     const remotes = await resolveRemotes(options, item.step);
-    // What is made on nothing has the key of that which is made FROM scratch.
     const linked = parentKey !== undefined && isLinked(item.step);
-    const own = linked ? baseKey(options, { kind: 'scratch' }, stage.platform) : parentKey;
+    const own = linked ? null : parentKey;
     const definition =
-      own === undefined ? undefined : definitionOf(item.step, own, sourceKey, reading?.digest, remotes);
+      own === undefined
+        ? undefined
+        : definitionOf(options, item.step, own, sourceKey, reading?.digest, remotes);
     const key = definition === undefined ? undefined : stepKey(definition);
+    const { rule } = item.step;
+    const sourceTtlSeconds = source?.kind === 'stage' ? source.stage.ttlSeconds : Infinity;
+    ttlSeconds = Math.min(ttlSeconds, rule.ttlSeconds ?? Infinity, sourceTtlSeconds);
     steps.push({
       ...item.step,
       key,
@@ -145,10 +197,76 @@ async function planStage(
       stamp: reading?.stamp,
       tree,
       remotes,
+      files: reading?.files,
+      uncached: rule.noCache ? '# kiln: no-cache' : uncachedStage,
+      ttlSeconds: rule.ttlSeconds,
+      sourceTtlSeconds,
+      ground,
     });
+    if (key !== undefined) ground = groundAbove(ground, linked, key);
     parentKey = linked ? keyAbove(parentKey, key) : key;
   }
-  return { index: stage.stage.index, label: stage.label, base, interpreted, steps, finalKey: parentKey };
+  const origin = {
+    line: `${options.subject} ${stage.label}`,
+    base: entryBase(options, base, stage.platform),
+  };
+  return {
+    index: stage.stage.index,
+    label: stage.label,
+    base,
+    interpreted,
+    steps,
+    finalKey: parentKey,
+    origin,
+    ground,
+    ttlSeconds,
+  };
+}
+
+function uncachedBecause(
+  { noCache, noCacheStages }: CacheRules,
+  { stage, label }: ResolvedStage,
+): string | undefined {
+  if (noCache) return '--no-cache';
+  const names = [label, String(stage.index), stage.name];
+  const named = noCacheStages.find((name) => names.includes(name.toLowerCase()));
+  return named === undefined ? undefined : `--no-cache-filter ${named}`;
+}
+
+/** Keys of what is looked up, and how old each may be. @param maxAgeSeconds of steps that say nothing. */
+export function lookupsOf(
+  stages: readonly PlannedStage[],
+  maxAgeSeconds: number,
+): { readonly keys: CacheKey[]; readonly maxAgeSeconds: (key: CacheKey) => number } {
+  const ages = new Map<CacheKey, number>();
+  for (const { steps } of stages)
+    for (const { key, uncached, ttlSeconds = maxAgeSeconds, sourceTtlSeconds } of steps)
+      if (key !== undefined && uncached === undefined) {
+        // The same step in two stages may say two things.
+        const age = Math.min(ttlSeconds, sourceTtlSeconds, ages.get(key) ?? Infinity);
+        ages.set(key, age);
+      }
+  return { keys: [...ages.keys()], maxAgeSeconds: (key) => ages.get(key) ?? maxAgeSeconds };
+}
+
+function groundAbove(ground: StepGround, linked: boolean, key: CacheKey): StepGround {
+  return linked ? { ...ground, links: [...ground.links, key] } : { key, links: [] };
+}
+
+/** What an entry says of where it was made. A key that stands on copies with `--link` does not name them, so they are named. */
+export function originOf({ origin }: PlannedStage, { ground }: PlannedStep): EntryOrigin {
+  const { key, links } = ground;
+  return links.length === 0 || key === undefined ? origin : { ...origin, ground: { key, links } };
+}
+
+function entryBase({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): EntryBase {
+  if (base.kind === 'stage') return base.stage.origin.base;
+  const facts = {
+    platform: formatPlatform(platform),
+    ...(clampTime === undefined ? {} : { clampTime }),
+  };
+  if (base.kind === 'scratch') return { name: 'scratch', chainID: null, ...facts };
+  return { name: formatReference(base.image.reference), chainID: base.image.chainID, ...facts };
 }
 
 async function locateOrigin(
@@ -195,6 +313,8 @@ function treeStep(dockerfile: Dockerfile, { stage, label, base }: ResolvedStage)
       line,
       where: `${dockerfile.file}:${line}`,
       text,
+      written: stage.from.original.replace(/\s+/g, ' '),
+      rule: noRule,
       operation: {
         kind: 'copy',
         from: base,
@@ -233,14 +353,16 @@ function keyAbove(below: CacheKey | undefined, key: CacheKey | undefined): Cache
 }
 
 function definitionOf(
+  { clampTime }: PlanOptions,
   { operation }: Step,
-  parent: CacheKey,
+  parent: CacheKey | null,
   source: CacheKey | undefined,
   content: Digest | undefined,
   remotes: readonly ResolvedRemote[],
 ): KeyDefinition {
   if (operation.kind === 'copy') {
-    if (source === undefined) return copyContentDefinition(operation, parent, content ?? null, remotes);
+    if (source === undefined)
+      return copyContentDefinition(operation, parent, content ?? null, clampTime, remotes);
     const { patterns, destination, chown = null } = operation;
     const chmod = chmodText(operation);
     return {
@@ -251,9 +373,10 @@ function definitionOf(
       destination,
       chown,
       chmod,
-      ...copyFlags(operation),
+      ...copyFlags(operation, clampTime),
     };
   }
+  if (parent === null) throw new Error('only copies are made on nothing');
   if (operation.kind === 'run') {
     const { argv, keyedEnv, user, workingDirectory } = operation;
     return { kind: 'run', parent, argv, env: keyedEnv, user, workingDirectory };
@@ -268,15 +391,24 @@ function chmodText({ chmod }: CopyOperation): string | null {
 }
 
 /** Copies without these flags have the keys that they would have if there were no such flags. */
-function copyFlags({ parents, excludes }: CopyOperation): { parents?: true; excludes?: readonly string[] } {
-  return { ...(parents ? { parents } : {}), ...(excludes.length === 0 ? {} : { excludes }) };
+function copyFlags(
+  { parents, excludes, link }: CopyOperation,
+  clampTime: number | undefined,
+): { parents?: true; excludes?: readonly string[]; clampTime?: number } {
+  return {
+    ...(parents ? { parents } : {}),
+    ...(excludes.length === 0 ? {} : { excludes }),
+    // Other copies have it in the key of their base.
+    ...(link && clampTime !== undefined ? { clampTime } : {}),
+  };
 }
 
 /** What a copy's key is made of by the content of what it copies, wherever that is from. */
 export function copyContentDefinition(
   operation: CopyOperation,
-  parent: CacheKey,
+  parent: CacheKey | null,
   content: Digest | null,
+  clampTime: number | undefined,
   remotes: readonly ResolvedRemote[] = [],
 ): KeyDefinition {
   return {
@@ -289,7 +421,7 @@ export function copyContentDefinition(
     files: operation.files,
     unpackArchives: operation.unpackArchives,
     keepOwners: operation.from !== undefined && operation.from.kind !== 'context',
-    ...copyFlags(operation),
+    ...copyFlags(operation, clampTime),
     ...(remotes.length === 0
       ? {}
       : { remotes: remotes.map(({ identity }, at) => describeRemote(operation, identity, at)) }),

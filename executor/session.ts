@@ -3,6 +3,7 @@ import PQueue from 'p-queue';
 import type { Layer, LayerSource } from '../src/layer/index.ts';
 import {
   describeKey,
+  foldFileList,
   type KeyDefinition,
   type LayerCache,
   type LookupOptions,
@@ -14,11 +15,12 @@ import type { RegistryClient } from '../src/registry/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
 import type { LayerLease, Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
-import { hasRun, type ResultOf } from './forecast.ts';
+import { hasStep, type ResultOf } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
 import { LayerSources } from './layer-sources.ts';
-import type { PlannedBase, PlannedStage, PlannedStep } from './plan.ts';
+import { MissReasons } from './miss-reasons.ts';
+import { originOf, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
 import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
 
 /** What a build works with; one for every build. */
@@ -34,7 +36,8 @@ export interface SessionParts {
   readonly cachePush: boolean;
   readonly cacheRunLayers: boolean;
   readonly cacheCopyLayers: boolean;
-  readonly lookupOptions: LookupOptions;
+  /** How old results may be of steps that do not say it themselves. */
+  readonly maxAgeSeconds: number;
   readonly lookups: ReadonlyMap<string, LookupResult>;
   /** The target and the stages below it, whose layers are the image's. */
   readonly exported: ReadonlySet<PlannedStage>;
@@ -46,6 +49,10 @@ export interface SessionParts {
   readonly progress: Progress;
   /** Aborts everything that still runs; with a reason when a part of the build failed. */
   readonly controller: AbortController;
+  /** What is built; see {@link SourceOptions}. */
+  readonly subject: string;
+  /** All that are needed. */
+  readonly stages: readonly PlannedStage[];
   readonly onFirstRun?: () => void;
 }
 
@@ -69,12 +76,24 @@ export class BuildSession implements AsyncDisposable {
   #started = false;
   /** Definitions by content of copies from stages, once their files are there. */
   readonly contentDefinitions = new Map<PlannedStep, KeyDefinition>();
+  readonly #reasons: MissReasons | undefined;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
     const { volumes, controller } = parts;
     const pull = (base: BaseImage): Promise<void> => this.#pull(base, { unpack: false });
     this.#sources = new LayerSources({ volumes, pull, signal: controller.signal });
+    const { cache, subject, stages, progress, cachePush: remembers } = parts;
+    if (cache === undefined) return;
+    this.#reasons = MissReasons.start(
+      { cache, subject, stages, progress, remembers, resultOf: this.resultFor, signal: this.signal },
+      (work) => this.background(work),
+    );
+  }
+
+  /** Why a step is not taken from the cache, in few words, as far as that is known by now. */
+  reasonOf(step: PlannedStep): string | undefined {
+    return step.uncached ?? this.#reasons?.of(step);
   }
 
   get isolation(): Isolation {
@@ -95,11 +114,12 @@ export class BuildSession implements AsyncDisposable {
   get compression(): 'gzip' | 'zstd' {
     return this.#parts.compression;
   }
+  /** How a step is looked up by the content of what it copies, which does not grow old with where it is from. */
+  lookupOptionsOf({ ttlSeconds }: PlannedStep): LookupOptions {
+    return { maxAgeSeconds: ttlSeconds ?? this.#parts.maxAgeSeconds, signal: this.signal };
+  }
   get clampTime(): number | undefined {
     return this.#parts.clampTime;
-  }
-  get lookupOptions(): LookupOptions {
-    return { ...this.#parts.lookupOptions, signal: this.signal };
   }
 
   scratchFile(): string {
@@ -119,18 +139,30 @@ export class BuildSession implements AsyncDisposable {
 
   #isStored(step: PlannedStep): boolean {
     const { cache, cachePush } = this.#parts;
-    return cache !== undefined && cachePush && step.definition !== undefined && this.isCacheable(step);
+    return (
+      cache !== undefined &&
+      cachePush &&
+      step.definition !== undefined &&
+      // Whoever finds it would not be told to run it anew.
+      !step.rule.noCache &&
+      this.isCacheable(step)
+    );
   }
 
   /** What the cache said of a step's key, if it may be used. */
   readonly resultFor: ResultOf = (step) =>
-    step.key === undefined || !this.isCacheable(step) || this.#isUnknown(step)
+    step.key === undefined || step.uncached !== undefined || !this.isCacheable(step) || this.#isUnknown(step)
       ? undefined
       : this.#parts.lookups.get(step.key);
 
   /** Whether a copy's source runs anew in every build, so that its key does not tell what is copied. */
   #isUnknown({ source }: PlannedStep): boolean {
-    return !this.#parts.cacheRunLayers && source?.kind === 'stage' && hasRun(source.stage);
+    if (source?.kind !== 'stage') return false;
+    return hasStep(
+      source.stage,
+      ({ operation, uncached }) =>
+        uncached !== undefined || (operation.kind === 'run' && !this.#parts.cacheRunLayers),
+    );
   }
 
   /**
@@ -287,6 +319,7 @@ export class BuildSession implements AsyncDisposable {
 
   /** Stores a step's result under its key (and a copy's under its content key) while the build goes on. */
   storeInCache(
+    stage: PlannedStage,
     step: PlannedStep,
     parentChainID: ChainID | null,
     layer: Layer | undefined,
@@ -304,7 +337,9 @@ export class BuildSession implements AsyncDisposable {
           key: stepKey(definition),
           parentChainID,
           created,
-          createdBy: step.text,
+          createdBy: step.written,
+          origin: originOf(stage, step),
+          files: step.files === undefined ? undefined : foldFileList(step.files),
           description: describeKey(definition),
         },
         layer,

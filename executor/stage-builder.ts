@@ -58,6 +58,8 @@ export class StageBuilder {
   readonly #stage: PlannedStage;
   readonly #stack: StackedLayer[] = [];
   readonly #made: StackedLayer[] = [];
+  /** Why a step is not taken from the cache, when that shows at once. */
+  readonly #outcomes = new Map<PlannedStep, string>();
   #rootfs: Rootfs | undefined;
 
   constructor(session: BuildSession, stage: PlannedStage) {
@@ -116,7 +118,14 @@ export class StageBuilder {
       await this.#execute(step);
       const layer = await this.#seal(step);
       if (isLinked(step)) await this.#leave();
-      progress.emit({ type: 'step-end', step: step.id, outcome: 'ran', seconds: seconds() });
+      const detail = this.#outcomes.get(step) ?? this.#session.reasonOf(step);
+      progress.emit({
+        type: 'step-end',
+        step: step.id,
+        outcome: 'ran',
+        seconds: seconds(),
+        ...(detail === undefined ? {} : { detail }),
+      });
       return layer;
     } catch (error) {
       if (!signal.aborted)
@@ -146,7 +155,8 @@ export class StageBuilder {
     const tell = (outcome: Parameters<typeof this.tellLookup>[1], detail?: string): void =>
       this.tellLookup(step, outcome, detail);
     if (result.outcome !== 'hit') {
-      tell(result.outcome, result.detail);
+      const reason = result.outcome === 'miss' ? this.#session.reasonOf(step) : undefined;
+      tell(result.outcome, reason ?? result.detail);
       return undefined;
     }
     if (!fitsOn(await chainOf(this.#stack), step, result.entry)) {
@@ -168,6 +178,9 @@ export class StageBuilder {
     outcome: 'hit' | 'other-rootfs' | LookupResult['outcome'],
     detail?: string,
   ): void {
+    // A cache that cannot be asked is warned of once.
+    if (outcome === 'expired' || outcome === 'other-rootfs' || outcome === 'corrupt')
+      this.#outcomes.set(step, detail ?? outcome);
     this.#session.progress.emit({
       type: 'cache',
       step: step.id,
@@ -199,6 +212,7 @@ export class StageBuilder {
       step.parentKey === undefined ||
       step.source === undefined ||
       step.key === undefined ||
+      step.uncached !== undefined ||
       !this.#session.isCacheable(step)
     )
       return undefined;
@@ -211,16 +225,17 @@ export class StageBuilder {
       this.#session.scratch,
       this.#session.signal,
     );
-    const definition = copyContentDefinition(operation, step.parentKey, content);
+    const definition = copyContentDefinition(operation, step.parentKey, content, this.#session.clampTime);
     this.#session.contentDefinitions.set(step, definition);
     const key = stepKey(definition);
-    const results = await cache.lookup([key], this.#session.lookupOptions);
+    const results = await cache.lookup([key], this.#session.lookupOptionsOf(step));
     const result = results.get(key);
     if (result?.outcome !== 'hit') return undefined;
     const reused = await this.#reuse(step, result);
     // Next time the first key finds it, before the source stage exists.
     if (reused !== undefined)
       this.#session.storeInCache(
+        this.#stage,
         step,
         await chainOf(this.#below(step)),
         reused.placed?.layer,
@@ -357,7 +372,7 @@ export class StageBuilder {
         throw atStep(error, step);
       });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
-      this.#session.storeInCache(step, await chainOf(below), layer, created);
+      this.#session.storeInCache(this.#stage, step, await chainOf(below), layer, created);
       return layer === undefined ? undefined : { layer, origins: [] };
     };
     let written: Promise<PlacedLayer | undefined> | undefined;

@@ -12,6 +12,8 @@ export type Operation =
       readonly env: Readonly<Record<string, string>>;
       /** What of it counts in the key. */
       readonly keyedEnv: Readonly<Record<string, string>>;
+      /** The variables that are set by ARG and not by ENV. */
+      readonly argumentNames: ReadonlySet<string>;
       readonly user: string;
       readonly workingDirectory: string;
     }
@@ -51,8 +53,20 @@ export interface Step {
   readonly where: string;
   /** The instruction, for people. */
   readonly text: string;
+  /** The instruction as it is written: no value of a variable is in it. */
+  readonly written: string;
   readonly operation: Operation;
   readonly history: HistoryEntry;
+  /** What the Dockerfile says of its caching. */
+  readonly rule: StepRule;
+}
+
+/** What comments such as `# kiln: no-cache` say of the step below them. */
+export interface StepRule {
+  /** It is run in every build. */
+  readonly noCache: boolean;
+  /** In place of `--cache-ttl`. */
+  readonly ttlSeconds: number | undefined;
 }
 
 /** One instruction carried out at planning time, or a step left to be. */

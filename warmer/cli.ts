@@ -32,6 +32,7 @@ import { housekeepingCommands } from './housekeeping.ts';
 import { openForReading } from './open-volume.ts';
 import { collectRequests } from './requests.ts';
 import { daemonCommand } from './daemon/command.ts';
+import { remoteCommand } from './remote/command.ts';
 import { imageDetails, imageTable, usageTable } from './tables.ts';
 import { cacheDirFlag, volumeDirectory, type VolumeFlags } from './volume-flags.ts';
 import { warmImages, type WarmResult } from './warm.ts';
@@ -58,6 +59,7 @@ Examples:
   warmer inspect debian:bookworm
   warmer daemon --config warmer.yaml --cache-dir /cache
   warmer prune --unused-for 30d --dry-run
+  warmer remote ls --cache-repo registry.example/team/cache
 
 Exit codes: 0 all done, 1 failed, 2 usage, 3 some images are warm and others failed, or the environment
 is at fault, 4 registry, 130 and 143 for signals.`;
@@ -95,6 +97,7 @@ export function warmerProgram(signal: AbortSignal, onExitCode: (code: number) =>
     .argument('<image>', 'the reference of the image')
     .action(inspectImage);
   for (const command of housekeepingCommands(signal, onExitCode)) program.addCommand(command);
+  program.addCommand(remoteCommand(signal, onExitCode));
   program.addCommand(daemonCommand(signal, onExitCode));
   return program;
 }

@@ -1,4 +1,3 @@
-import { createInterface } from 'node:readline/promises';
 import { Command } from 'commander';
 import {
   addFlags,
@@ -10,6 +9,7 @@ import {
 } from '../src/cli/index.ts';
 import { formatBytes, Progress, reportTo, UsageError } from '../src/support/index.ts';
 import type { PrunePlan, PruneResult } from '../src/volume/index.ts';
+import { confirm } from './confirm.ts';
 import { openForReading, openForWriting } from './open-volume.ts';
 import { prunePolicy, prunePolicyFlags, type PrunePolicyFlags } from './prune-flags.ts';
 import { pruneTable, skippedLine } from './prune-table.ts';
@@ -83,7 +83,7 @@ async function prune(patterns: readonly string[], flags: PruneFlags, signal: Abo
   }
   if (asks && plan.items.length > 0) {
     show(plan.items);
-    if (!(await confirmed(plan, signal))) return 0;
+    if (!(await confirm(`Remove these, ${formatBytes(plan.reclaimableBytes)}?`, signal))) return 0;
   }
   const result = await volume.prune(plan, signal);
   if (!asks) show(result.removed);
@@ -91,16 +91,6 @@ async function prune(patterns: readonly string[], flags: PruneFlags, signal: Abo
   if (plan.missingBytes === 0) return 0;
   progress.warn(`${formatBytes(plan.missingBytes)} more would have to go, but what is left may not`);
   return partlyDone;
-}
-
-async function confirmed(plan: PrunePlan, signal: AbortSignal): Promise<boolean> {
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    const question = `Remove these, ${formatBytes(plan.reclaimableBytes)}? [y/N] `;
-    return /^y(es)?$/i.test((await terminal.question(question, { signal })).trim());
-  } finally {
-    terminal.close();
-  }
 }
 
 function tellPlan(plan: PrunePlan, flags: PruneFlags): void {

@@ -4,7 +4,7 @@ import { posix } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { imageXattrs } from '../../src/layer/index.ts';
 import { type Digest } from '../../src/oci/index.ts';
-import { type BytePath, ownerOf, pathBuffer } from '../../src/os/index.ts';
+import { type BytePath, ownerOf, pathBuffer, pathText } from '../../src/os/index.ts';
 import { systemErrorCode } from '../../src/support/index.ts';
 import { lookUp, matchBaseName, matchSources, type SourceQuery } from './sources.ts';
 import { TreeStamp } from './tree-stamp.ts';
@@ -19,12 +19,18 @@ export interface TreeDigestOptions {
 
 const chunk = Buffer.allocUnsafeSlow(1 << 18);
 const breathEvery = 16;
+/** Files of which is noted what counts of them; more are not explained one by one. */
+const mostFiles = 100_000;
+/** Digits of a file's digest that are noted: they explain, and prove nothing. */
+const shownDigits = 16;
 
 /** What a tree held when it was read. */
 export interface TreeReading {
   readonly digest: Digest;
   /** Equal to that of a copy ({@link copyInto}) that took exactly this. */
   readonly stamp: string;
+  /** By path, the first digits of a digest of what counts of each file; undefined when there are too many. */
+  readonly files: ReadonlyMap<string, string> | undefined;
 }
 
 /**
@@ -37,30 +43,36 @@ export interface TreeReading {
 export async function readTree(query: SourceQuery, options: TreeDigestOptions): Promise<TreeReading> {
   const hash = createHash('sha256');
   const stamp = new TreeStamp();
+  const files = new Map<string, string>();
+  const count = (path: BytePath, name: BytePath, where: BytePath, stat: Stats): void => {
+    stamp.add(stat);
+    const digest = hashEntry(hash, name, where, stat, options);
+    if (digest !== undefined && files.size < mostFiles) files.set(pathText(path), digest);
+  };
   let since = performance.now();
   for (const match of matchSources(query)) {
     // What is copied of a directory is its content: neither its name nor what it is itself counts.
     if (match.stat.isDirectory()) frame(hash, '', 'content');
     else {
       frame(hash, pathBuffer(matchBaseName(match)));
-      stamp.add(match.stat);
-      hashEntry(hash, '', match.path, match.stat, options);
+      count(match.name, '', match.path, match.stat);
     }
     for (const below of match.below) {
       options.signal?.throwIfAborted();
       const path = posix.join(match.path, below);
       const stat = lookUp(path);
-      if (stat !== undefined) {
-        stamp.add(stat);
-        hashEntry(hash, below, path, stat, options);
-      }
+      if (stat !== undefined) count(posix.join(match.name, below), below, path, stat);
       if (performance.now() - since < breathEvery) continue;
       await breathe();
       since = performance.now();
     }
     frame(hash, '\0end');
   }
-  return { digest: `sha256:${hash.digest('hex')}` as Digest, stamp: stamp.end() };
+  return {
+    digest: `sha256:${hash.digest('hex')}` as Digest,
+    stamp: stamp.end(),
+    files: files.size < mostFiles ? files : undefined,
+  };
 }
 
 /** The digest alone of {@link readTree}. */
@@ -75,23 +87,27 @@ function frame(hash: Hash, ...fields: readonly (string | Uint8Array)[]): void {
   }
 }
 
+/** @returns the first digits of a digest of what counts of the entry beside its name; undefined when nothing does. */
 function hashEntry(
   hash: Hash,
   name: BytePath,
   path: BytePath,
   stat: Stats,
   options: TreeDigestOptions,
-): void {
+): string | undefined {
   // A copy leaves sockets out.
-  if (stat.isSocket()) return;
+  if (stat.isSocket()) return undefined;
   let fields: (string | Uint8Array)[];
   try {
     fields = entryFields(pathBuffer(path), stat, options);
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return;
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
     throw error;
   }
   frame(hash, pathBuffer(name), ...fields);
+  const own = createHash('sha256');
+  frame(own, ...fields);
+  return own.digest('hex').slice(0, shownDigits);
 }
 
 function entryFields(path: Buffer, stat: Stats, options: TreeDigestOptions): (string | Uint8Array)[] {

@@ -15,7 +15,10 @@ export function booleanFlag(flag: string, description: string, fallback?: boolea
 
 /** A flag with a value, which `KILN_<FLAG>` may give too. */
 export function valueFlag(flags: string, description: string): Option {
-  return new Option(flags, description).env(environmentName(flags));
+  const option = new Option(flags, description).env(environmentName(flags));
+  // --no-cache-filter takes a value, and is the negation of nothing.
+  option.negate = false;
+  return option;
 }
 
 /** A flag with a value that may be given several times. */
@@ -48,6 +51,17 @@ export function logFlag(): Option {
 export function addFlags(command: Command, flags: readonly Option[]): Command {
   for (const flag of flags) command.addOption(named(flag));
   return command;
+}
+
+/** The flags of `options` that were given, as arguments for another program that has the same ones. */
+export function asArguments(options: readonly Option[], values: Readonly<Record<string, unknown>>): string[] {
+  return options.flatMap((option) => {
+    const value = values[option.attributeName()];
+    if (value === undefined || value === option.defaultValue) return [];
+    return [value as string | number | boolean | string[]]
+      .flat()
+      .map((single) => `${option.long ?? ''}=${String(single)}`);
+  });
 }
 
 /** Has what its parser finds wrong name the flag. */

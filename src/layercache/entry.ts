@@ -12,6 +12,8 @@ import {
   layerCompression,
 } from '../oci/index.ts';
 import { type CanonicalValue, KilnError } from '../support/index.ts';
+import { decodeOrigin, encodeOrigin, type EntryOrigin } from './entry-origin.ts';
+import { encodeFileList, type FileList } from './file-list.ts';
 import { type CacheKey, keyOfDescription } from './keys.ts';
 
 /** A step's stored result. */
@@ -24,8 +26,10 @@ export interface CacheEntry {
   readonly created: Date;
   /** Version of Kiln that made it. */
   readonly creator: string;
-  /** The instruction, for people. */
+  /** The instruction as it is written, variables not expanded, for people. */
   readonly createdBy: string;
+  /** Where it was made; undefined when that was not said. No key depends on it. */
+  readonly origin: EntryOrigin | undefined;
   /** What the key is the hash of. */
   readonly description: CanonicalValue;
 }
@@ -37,6 +41,7 @@ export const entryAnnotations = {
   diffID: 'dev.kiln.cache.diff-id',
   creator: 'dev.kiln.cache.creator',
   createdBy: 'dev.kiln.cache.created-by',
+  origin: 'dev.kiln.cache.origin',
   created: 'org.opencontainers.image.created',
 } as const;
 
@@ -49,13 +54,18 @@ export interface EncodedEntry {
 
 const longestText = 4096;
 
-/** Writes an entry as an image manifest and configuration. */
-export function encodeEntry(entry: CacheEntry): EncodedEntry {
+/**
+ * Writes an entry as an image manifest and configuration.
+ *
+ * @param files what a copy took, for whoever asks why the next one missed. It is kept in the configuration, which no build reads.
+ */
+export function encodeEntry(entry: CacheEntry, files?: FileList): EncodedEntry {
   const created = entry.created.toISOString();
   const config: ImageConfig = {
     created,
     ...hostPlatform(),
     rootfs: { type: 'layers', diff_ids: entry.layer === null ? [] : [entry.layer.diffID] },
+    ...(files === undefined ? {} : encodeFileList(files)),
   };
   const configBytes = Buffer.from(JSON.stringify(config));
   const configDescriptor: Descriptor = {
@@ -75,6 +85,7 @@ export function encodeEntry(entry: CacheEntry): EncodedEntry {
       [entryAnnotations.creator]: entry.creator,
       [entryAnnotations.createdBy]: entry.createdBy.slice(0, longestText),
       [entryAnnotations.created]: created,
+      ...(entry.origin === undefined ? {} : { [entryAnnotations.origin]: encodeOrigin(entry.origin) }),
     },
   };
   return { manifestBytes: Buffer.from(JSON.stringify(manifest)), configBytes, config: configDescriptor };
@@ -94,7 +105,19 @@ function corrupt(why: string): KilnError {
  * @throws KilnError `E_CACHE_CORRUPT`, `E_OCI_MALFORMED`.
  */
 export function decodeEntry(key: CacheKey, bytes: Uint8Array): CacheEntry {
+  return decodeStoredEntry(key, bytes).entry;
+}
+
+/** As {@link decodeEntry}, with the descriptor of the configuration. */
+export function decodeStoredEntry(
+  key: CacheKey,
+  bytes: Uint8Array,
+): { readonly entry: CacheEntry; readonly config: Descriptor } {
   const manifest = decodeManifest(bytes, `cache entry ${key.slice(0, 12)}`);
+  return { entry: entryOf(key, manifest), config: manifest.config };
+}
+
+function entryOf(key: CacheKey, manifest: Manifest): CacheEntry {
   const annotations = manifest.annotations ?? {};
   const text = (name: string): string => {
     const value = annotations[name];
@@ -114,6 +137,7 @@ export function decodeEntry(key: CacheKey, bytes: Uint8Array): CacheEntry {
     created,
     creator: text(entryAnnotations.creator),
     createdBy: text(entryAnnotations.createdBy),
+    origin: decodeOrigin(annotations[entryAnnotations.origin]),
     description,
   };
 }

@@ -1,12 +1,31 @@
 import type { Reference } from '../oci/index.ts';
 import type { RegistryClient } from '../registry/index.ts';
+import type { EntryStore } from './entry-store.ts';
 import { LayoutCache } from './layout-cache.ts';
+import { LayoutEntries } from './layout-entries.ts';
 import type { LayerCache } from './layer-cache.ts';
 import { RegistryCache } from './registry-cache.ts';
+import { RegistryEntries } from './registry-entries.ts';
 
+export { type Difference, differences, type KeyedStep, type StepWords } from './differences.ts';
 export { type CacheEntry, decodeEntry, encodeEntry } from './entry.ts';
+export { baseKeyOf, type EntryBase, type EntryOrigin } from './entry-origin.ts';
+export type { EntryStore } from './entry-store.ts';
+export { compareFileLists, decodeFileList, type FileList, foldFileList } from './file-list.ts';
+export { EntryForest } from './forest.ts';
+export { addHits, encodeHits, type Hits, hitsTag, readHits } from './hits.ts';
+export { type CacheInventory, type DamagedEntry, type InventoryEntry, readInventory } from './inventory.ts';
 export { type CacheKey, describeKey, type KeyDefinition, keyOfTag, keyTag, stepKey } from './keys.ts';
+export { type LastBuild, lastBuildTag, type RememberedStep } from './last-build.ts';
 export type { LayerCache, LookupOptions, LookupResult, NewEntry } from './layer-cache.ts';
+export { nearestStep, type StoredStep } from './nearest.ts';
+export {
+  defaultGraceSeconds,
+  type EntryPolicy,
+  type EntryPrunePlan,
+  planEntryPrune,
+} from './prune-entries.ts';
+export { type EntryPruneResult, pruneEntries } from './prune-store.ts';
 
 /**
  * Opens the cache that a user named: `oci:DIR`, or a repository.
@@ -18,6 +37,17 @@ export function openLayerCache(location: string, client: RegistryClient, creator
   return location.startsWith('oci:')
     ? new LayoutCache(location.slice('oci:'.length), creator)
     : new RegistryCache(location, client, creator);
+}
+
+/**
+ * Opens the same for whoever lists or prunes it.
+ *
+ * @throws UsageError when it is neither.
+ */
+export function openEntryStore(location: string, client: RegistryClient): EntryStore {
+  return location.startsWith('oci:')
+    ? new LayoutEntries(location.slice('oci:'.length))
+    : new RegistryEntries(location, client);
 }
 
 /** The cache repository of a destination when none is given, as kaniko has it: `<destination>/cache`. */

@@ -17,6 +17,8 @@ interface CopyFlags {
   readonly excludes?: readonly string[];
   /** Of ADD, what it takes from elsewhere: digests of files, commits of repositories. */
   readonly remotes?: readonly CanonicalValue[];
+  /** The latest time in a layer of `--link`, which no base below it tells. */
+  readonly clampTime?: number;
 }
 
 /** Everything that decides what a step makes (DESIGN: docs/cache-keys.md). */
@@ -40,8 +42,8 @@ export type KeyDefinition =
     }
   | ({
       readonly kind: 'copy';
-      /** That of an empty base for `--link`, whose layer does not depend on what is below it. */
-      readonly parent: CacheKey;
+      /** Null for `--link`, whose layer does not depend on what is below it. */
+      readonly parent: CacheKey | null;
       readonly destination: string;
       readonly chown: string | null;
       readonly chmod: string | null;
@@ -54,7 +56,7 @@ export type KeyDefinition =
   | ({
       readonly kind: 'copy-from';
       /** As that of `copy`. */
-      readonly parent: CacheKey;
+      readonly parent: CacheKey | null;
       /** The key of the last step of the source stage, or of the source image. */
       readonly source: CacheKey;
       readonly patterns: readonly string[];

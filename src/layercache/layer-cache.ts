@@ -1,7 +1,10 @@
 import type { Layer } from '../layer/index.ts';
-import { isAbortError, KilnError, type LookupOutcome, messageOf } from '../support/index.ts';
+import { formatDuration, isAbortError, KilnError, type LookupOutcome, messageOf } from '../support/index.ts';
 import { type CacheEntry, decodeEntry } from './entry.ts';
+import type { EntryOrigin } from './entry-origin.ts';
+import type { FileList } from './file-list.ts';
 import type { CacheKey } from './keys.ts';
+import type { LastBuild } from './last-build.ts';
 
 /** What asking for one key gave. */
 export type LookupResult =
@@ -9,13 +12,17 @@ export type LookupResult =
   | { readonly outcome: Exclude<LookupOutcome, 'hit' | 'other-rootfs'>; readonly detail: string };
 
 export interface LookupOptions {
-  /** Entries older than this are `expired`. */
-  readonly maxAgeSeconds?: number | undefined;
+  /** Entries older than this are `expired`; of each key its own, where they differ. */
+  readonly maxAgeSeconds?: number | ((key: CacheKey) => number | undefined) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /** A step's result about to be stored. */
-export type NewEntry = Omit<CacheEntry, 'creator' | 'layer'>;
+export type NewEntry = Omit<CacheEntry, 'creator' | 'layer' | 'origin'> & {
+  readonly origin?: EntryOrigin | undefined;
+  /** What a copy took, to explain later misses. */
+  readonly files?: FileList | undefined;
+};
 
 /** Where results of steps are kept: a repository of a registry, or an OCI layout. */
 export interface LayerCache {
@@ -27,6 +34,10 @@ export interface LayerCache {
   lookup(keys: readonly CacheKey[], options: LookupOptions): Promise<Map<CacheKey, LookupResult>>;
   /** Stores a result; the layer first, the entry that names it last. */
   store(entry: NewEntry, layer: Layer | undefined, signal?: AbortSignal): Promise<void>;
+  /** What the last build of the same thing remembered of itself, by {@link lastBuildTag}. @throws as an {@link EntryStore} does. */
+  recall(tag: string, signal?: AbortSignal): Promise<LastBuild | undefined>;
+  /** Leaves that for the next one. */
+  remember(tag: string, build: LastBuild, signal?: AbortSignal): Promise<void>;
 }
 
 /** Judges what was found under a key. */
@@ -43,8 +54,13 @@ export function judge(
     return { outcome: 'corrupt', detail: messageOf(error) };
   }
   const age = (Date.now() - entry.created.getTime()) / 1000;
-  if (options.maxAgeSeconds !== undefined && age > options.maxAgeSeconds)
-    return { outcome: 'expired', detail: `made ${entry.created.toISOString()}` };
+  const { maxAgeSeconds } = options;
+  const longest = typeof maxAgeSeconds === 'function' ? maxAgeSeconds(key) : maxAgeSeconds;
+  if (longest !== undefined && age > longest)
+    return {
+      outcome: 'expired',
+      detail: `expired ${formatDuration(age - longest)} ago, made ${entry.created.toISOString()}`,
+    };
   return { outcome: 'hit', entry, layer: layerOf(entry) };
 }
 

@@ -1,9 +1,12 @@
 import { blobLayer, type Layer } from '../layer/index.ts';
-import { mediaTypes } from '../oci/index.ts';
+import { type Digest, mediaTypes } from '../oci/index.ts';
 import { OciLayout } from '../volume/index.ts';
+import { utimes } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { type CacheEntry, encodeEntry } from './entry.ts';
 import { type CacheKey, keyTag } from './keys.ts';
+import { encodeLastBuild, type LastBuild, readLastBuild } from './last-build.ts';
+import { LayoutEntries } from './layout-entries.ts';
 import {
   judge,
   type LayerCache,
@@ -12,7 +15,7 @@ import {
   type NewEntry,
   outcomeOf,
 } from './layer-cache.ts';
-import { KilnError } from '../support/index.ts';
+import { KilnError, systemErrorCode } from '../support/index.ts';
 
 /** A cache in an OCI image layout directory: no registry needed. */
 export class LayoutCache implements LayerCache {
@@ -55,13 +58,32 @@ export class LayoutCache implements LayerCache {
       (await layout.blobs.stat(layer.digest, signal)) === undefined
     )
       await layout.blobs.ingest(descriptor, await layer.compressed(signal), signal);
-    const encoded = encodeEntry({
-      ...entry,
-      layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
-      creator: this.#creator,
-    });
+    else await touch(layout, [layer?.digest]);
+    const encoded = encodeEntry(
+      {
+        ...entry,
+        origin: entry.origin,
+        layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
+        creator: this.#creator,
+      },
+      entry.files,
+    );
     await layout.blobs.ingest(encoded.config, Readable.from([encoded.configBytes]), signal);
     await layout.putManifest(mediaTypes.ociManifest, encoded.manifestBytes, { name: keyTag(entry.key) });
+  }
+
+  async recall(tag: string, signal?: AbortSignal): Promise<LastBuild | undefined> {
+    try {
+      return await readLastBuild(new LayoutEntries(this.#directory), tag, signal);
+    } catch (error) {
+      if (systemErrorCode(error) === 'E_VOLUME_NOT_FOUND') return undefined;
+      throw error;
+    }
+  }
+
+  async remember(tag: string, build: LastBuild, signal?: AbortSignal): Promise<void> {
+    const artifact = encodeLastBuild(tag, build);
+    if (artifact !== undefined) await new LayoutEntries(this.#directory).putArtifact(artifact, signal);
   }
 
   async #lookupOne(layout: OciLayout, key: CacheKey, options: LookupOptions): Promise<LookupResult> {
@@ -72,6 +94,7 @@ export class LayoutCache implements LayerCache {
       for await (const chunk of await layout.blobs.open(descriptor.digest, options.signal))
         chunks.push(chunk as Buffer);
       const result = judge(key, Buffer.concat(chunks), (entry) => layerOf(layout, entry), options);
+      if (result.outcome === 'hit') await touch(layout, [descriptor.digest, result.layer?.digest]);
       if (
         result.outcome === 'hit' &&
         result.layer !== undefined &&
@@ -81,6 +104,22 @@ export class LayoutCache implements LayerCache {
       return result;
     } catch (error) {
       return outcomeOf(error);
+    }
+  }
+}
+
+/**
+ * Notes that a build takes these blobs, by the times of their files: `warmer remote` reads there when an entry was last hit,
+ * and lets them be. Where they can only be read, nothing is noted.
+ */
+async function touch(layout: OciLayout, digests: readonly (Digest | undefined)[]): Promise<void> {
+  const now = new Date();
+  for (const digest of digests) {
+    if (digest === undefined) continue;
+    try {
+      await utimes(layout.blobs.path(digest), now, now);
+    } catch (error) {
+      if (!['EROFS', 'EPERM', 'EACCES', 'ENOENT'].includes(systemErrorCode(error) ?? '')) throw error;
     }
   }
 }

@@ -4,6 +4,8 @@ import { mediaTypes, parseReference } from '../oci/index.ts';
 import type { RegistryClient, Repository } from '../registry/index.ts';
 import { type CacheEntry, encodeEntry } from './entry.ts';
 import { type CacheKey, keyTag } from './keys.ts';
+import { encodeLastBuild, type LastBuild, readLastBuild } from './last-build.ts';
+import { RegistryEntries } from './registry-entries.ts';
 import {
   judge,
   type LayerCache,
@@ -18,6 +20,7 @@ export class RegistryCache implements LayerCache {
   readonly location: string;
   readonly origin: { readonly registry: string; readonly repository: string };
   readonly #repository: Repository;
+  readonly #entries: RegistryEntries;
   readonly #creator: string;
 
   /** @throws UsageError when the location is no repository. */
@@ -26,6 +29,7 @@ export class RegistryCache implements LayerCache {
     this.location = location;
     this.origin = { registry, repository };
     this.#repository = client.repository(this.origin);
+    this.#entries = new RegistryEntries(location, client);
     this.#creator = creator;
   }
 
@@ -50,11 +54,15 @@ export class RegistryCache implements LayerCache {
       layer === undefined
         ? undefined
         : { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
-    const encoded = encodeEntry({
-      ...entry,
-      layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
-      creator: this.#creator,
-    });
+    const encoded = encodeEntry(
+      {
+        ...entry,
+        origin: entry.origin,
+        layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
+        creator: this.#creator,
+      },
+      entry.files,
+    );
     await Promise.all([
       layer === undefined || descriptor === undefined
         ? undefined
@@ -72,6 +80,15 @@ export class RegistryCache implements LayerCache {
       encoded.manifestBytes,
       signal,
     );
+  }
+
+  recall(tag: string, signal?: AbortSignal): Promise<LastBuild | undefined> {
+    return readLastBuild(this.#entries, tag, signal);
+  }
+
+  async remember(tag: string, build: LastBuild, signal?: AbortSignal): Promise<void> {
+    const artifact = encodeLastBuild(tag, build);
+    if (artifact !== undefined) await this.#entries.putArtifact(artifact, signal);
   }
 
   async #lookupOne(key: CacheKey, options: LookupOptions): Promise<LookupResult> {

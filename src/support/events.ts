@@ -34,6 +34,15 @@ export type ProgressEvent =
       readonly done: boolean;
     }
   | {
+      /** How many of many small things are done. */
+      readonly type: 'count';
+      readonly id: string;
+      readonly label: string;
+      readonly count: number;
+      readonly total: number;
+      readonly done: boolean;
+    }
+  | {
       readonly type: 'base';
       readonly reference: string;
       readonly platform: string;

@@ -20,9 +20,8 @@ export function formatSeconds(seconds: number): string {
   return `${Math.floor(whole / 60)}m${String(whole % 60).padStart(2, '0')}s`;
 }
 
-/** How long ago a moment was, coarsely: `3 hours ago`. */
-export function formatAge(from: Date, now: Date = new Date()): string {
-  const seconds = Math.max(0, (now.getTime() - from.getTime()) / 1000);
+/** A time for a person, coarsely: `3 hours`; `less than a second` at the least. */
+export function formatDuration(seconds: number): string {
   const steps: readonly (readonly [number, string])[] = [
     [86400, 'day'],
     [3600, 'hour'],
@@ -31,9 +30,15 @@ export function formatAge(from: Date, now: Date = new Date()): string {
   ];
   for (const [size, name] of steps) {
     const count = Math.floor(seconds / size);
-    if (count >= 1) return `${count} ${name}${count === 1 ? '' : 's'} ago`;
+    if (count >= 1) return `${count} ${name}${count === 1 ? '' : 's'}`;
   }
-  return 'just now';
+  return 'less than a second';
+}
+
+/** How long ago a moment was, coarsely: `3 hours ago`. */
+export function formatAge(from: Date, now: Date = new Date()): string {
+  const seconds = Math.max(0, (now.getTime() - from.getTime()) / 1000);
+  return seconds < 1 ? 'just now' : `${formatDuration(seconds)} ago`;
 }
 
 /** Lays rows out in columns as wide as their widest cell. */

@@ -59,6 +59,7 @@ export function describeEvent(event: ProgressEvent): string | undefined {
     case 'check':
       return printable(`warning: ${event.file}:${event.line}: ${event.rule}: ${event.message}`);
     case 'cache':
+    case 'count':
     case 'output':
       return undefined;
   }

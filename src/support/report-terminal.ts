@@ -14,6 +14,8 @@ interface LiveLine {
   readonly started: number;
   bytes: number;
   total: number | undefined;
+  /** What stands on the right in place of bytes and time. */
+  count?: string;
 }
 
 const redrawMilliseconds = 100;
@@ -47,6 +49,10 @@ export class TerminalReporter implements Disposable {
         line.bytes = event.bytes;
         line.total = event.total;
       }
+    }
+    if (event.type === 'count') {
+      if (event.done) this.#live.delete(event.id);
+      else this.#start(event.id, event.label).count = `${event.count} of ${event.total}`;
     }
     this.#plain(event);
     this.#schedule();
@@ -103,7 +109,12 @@ function renderLine(line: LiveLine, width: number): string {
   const seconds = (performance.now() - line.started) / 1000;
   const total = line.total === undefined ? '' : ` of ${formatBytes(line.total)}`;
   const rate = line.bytes > 0 && seconds > 0.2 ? `, ${formatBytes(line.bytes / seconds)}/s` : '';
-  const right = line.bytes > 0 ? ` ${formatBytes(line.bytes)}${total}${rate}` : ` ${formatSeconds(seconds)}`;
+  const right =
+    line.count !== undefined
+      ? ` ${line.count}`
+      : line.bytes > 0
+        ? ` ${formatBytes(line.bytes)}${total}${rate}`
+        : ` ${formatSeconds(seconds)}`;
   const label = printable(shortenDigests(line.label));
   const room = Math.max(5, width - right.length);
   const left = label.length > room ? `${label.slice(0, room - 1)}…` : label.padEnd(room);

@@ -57,7 +57,6 @@ describe('the key of a copy', () => {
     ];
     assert.equal(one[1], other[1]);
     assert.notEqual(one[2], other[2]);
-    assert.equal(one[1], await lastKey('COPY dir /to'), 'it is what the same copy FROM scratch makes');
     assert.notEqual(await lastKey(copy, 'COPY dir/a /x'), await lastKey('COPY dir/a /x'));
   });
 

@@ -4,6 +4,7 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFi
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { keyOfTag } from '../../src/layercache/index.ts';
 import { unpackWithOtherTools } from '../support/check-image.ts';
 import { busyboxLayer, pushTestImage } from '../support/images.ts';
 import { keysOf } from '../support/plan.ts';
@@ -94,7 +95,7 @@ describe('keys of a build', () => {
     });
     const args = ['--cache', '--destination', `${workshop.registry.host}/${name}:1`];
     const first = await succeed(context, args);
-    const stored = readdirSync(entriesOf(name));
+    const stored = readdirSync(entriesOf(name)).filter((tag) => keyOfTag(tag) !== undefined);
     for (const key of askedFor(first)) assert.ok(stored.includes(`k1-${key}`), key);
     // One more than the steps: the copy from the stage is stored by content too.
     assert.equal(stored.length, new Set(askedFor(first)).size + 1);

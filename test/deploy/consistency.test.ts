@@ -293,6 +293,7 @@ describe('the manifests in deploy/, taken together', () => {
     for (const file of [
       ...workloads,
       'build-namespace.yaml',
+      'prune-cache.yaml',
       'prometheus-operator.yaml',
       'registry-credentials.yaml',
     ])

@@ -35,7 +35,11 @@ function understand(text: string): void {
   for (const stage of graph.stages) {
     const parent = stage.base.kind === 'stage' ? states.get(stage.base.index) : undefined;
     const state = parent?.inherit() ?? StageState.fromImage(undefined);
-    interpretStage(dockerfile, graph, stage, state, { ...options, consumed: new Set() });
+    interpretStage(dockerfile, graph, stage, state, {
+      ...options,
+      consumed: new Set(),
+      ignoredArguments: new Set(),
+    });
     states.set(stage.stage.index, state);
   }
 }

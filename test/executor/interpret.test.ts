@@ -16,7 +16,11 @@ function environments(text: string, target?: string): Map<string, Readonly<Recor
   for (const stage of graph.stages) {
     const parent = stage.base.kind === 'stage' ? states.get(stage.base.index) : undefined;
     const state = parent?.inherit() ?? StageState.fromImage(undefined);
-    const { items } = interpretStage(dockerfile, graph, stage, state, { ...options, consumed: new Set() });
+    const { items } = interpretStage(dockerfile, graph, stage, state, {
+      ...options,
+      consumed: new Set(),
+      ignoredArguments: new Set(),
+    });
     states.set(stage.stage.index, state);
     for (const item of items)
       if (item.kind === 'step' && item.step.operation.kind === 'run')
@@ -48,7 +52,11 @@ function outcome(text: string, base?: ImageConfig, buildArguments = new Map<stri
   const [stage] = graph.stages;
   assert.ok(stage);
   const state = StageState.fromImage(base);
-  const { items } = interpretStage(dockerfile, graph, stage, state, { ...options, consumed: new Set() });
+  const { items } = interpretStage(dockerfile, graph, stage, state, {
+    ...options,
+    consumed: new Set(),
+    ignoredArguments: new Set(),
+  });
   const history = items.map((item) => (item.kind === 'step' ? item.step.history : item.history).created_by);
   return { config: state.containerConfig(), history };
 }

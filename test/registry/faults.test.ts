@@ -238,6 +238,7 @@ describe('behind a proxy where anything goes wrong', () => {
         parentChainID: null,
         created: new Date(1_700_000_000_000),
         createdBy: `RUN ${seed}`,
+        origin: undefined,
         description: describeKey(definition),
       };
 

@@ -1,7 +1,7 @@
 import { type Manifest, readManifests } from './kubernetes.ts';
 import type { Container, PodSpec } from './pod-security.ts';
 
-/** A manifest with a pod template: a DaemonSet or a Job. */
+/** A manifest with a pod template: a DaemonSet, a Job, or what a CronJob makes a Job of. */
 export interface Workload extends Manifest {
   readonly spec: {
     readonly selector?: { readonly matchLabels: Readonly<Record<string, string>> };
@@ -22,11 +22,12 @@ export interface Deployed {
   readonly container: Container;
 }
 
-/** The DaemonSet or Job of a file. @param file below deploy/. */
+/** The DaemonSet, Job or CronJob of a file. @param file below deploy/. */
 export function deployed(file: string): Deployed {
-  const workload = readManifests(`deploy/${file}`).find((manifest) =>
-    ['DaemonSet', 'Job'].includes(manifest.kind),
-  ) as Workload | undefined;
+  const found = readManifests(`deploy/${file}`).find((manifest) =>
+    ['DaemonSet', 'Job', 'CronJob'].includes(manifest.kind),
+  ) as (Workload & { spec: { jobTemplate?: Pick<Workload, 'spec'> } }) | undefined;
+  const workload = found && { ...found, spec: found.spec.jobTemplate?.spec ?? found.spec };
   const pod = workload?.spec.template.spec;
   const [container, ...others] = pod?.containers ?? [];
   if (workload === undefined || pod === undefined || container === undefined || others.length > 0)

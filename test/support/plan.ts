@@ -1,6 +1,6 @@
 import { BaseResolver } from '../../executor/bases.ts';
 import { openContext } from '../../executor/context/index.ts';
-import { planBuild, type PlannedStage } from '../../executor/plan.ts';
+import { type CacheRules, noCacheRules, planBuild, type PlannedStage } from '../../executor/plan.ts';
 import { parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
 import { hostPlatform } from '../../src/oci/index.ts';
 import { NamedContexts } from '../../executor/named-contexts.ts';
@@ -12,6 +12,7 @@ import { temporaryDirectory } from './programs.ts';
 export interface PlanSetting {
   readonly arguments?: Readonly<Record<string, string>>;
   readonly target?: string;
+  readonly rules?: Partial<CacheRules>;
 }
 
 /**
@@ -35,6 +36,7 @@ export async function planOf(
   const trees = new GitTrees((host) => client.trustOf(host), scratch.path);
   return await planBuild({
     dockerfile: parsed,
+    subject: 'test Dockerfile',
     graph,
     context: await openContext(context, `${context}/Dockerfile`),
     bases: new BaseResolver([], client, undefined, new Progress()),
@@ -43,6 +45,7 @@ export async function planOf(
     remotes: new RemoteSources(files, trees),
     contexts: new NamedContexts(new Map(), trees),
     keyed: true,
+    rules: { ...noCacheRules, ...setting.rules },
     consumed: new Set(),
   });
 }

@@ -18,6 +18,8 @@ export interface TestRegistry extends AsyncDisposable {
   readonly host: string;
   /** Where it keeps its files. */
   readonly storage: string;
+  /** Its configuration file, for its other commands. */
+  readonly configuration: string;
   /** What it was asked since the log was cleared, `METHOD path status`, in order. Everything answered so far is in it. */
   accessLog(): Promise<string[]>;
   clearLog(): Promise<void>;
@@ -31,6 +33,8 @@ export interface TestRegistryOptions {
   readonly password?: string;
   /** Whose tokens it wants. */
   readonly tokens?: Pick<TokenServer, 'realm' | 'service' | 'issuer' | 'certificate'>;
+  /** Whether it deletes (default: true). */
+  readonly deletes?: boolean;
   /** Its certificate, for HTTPS. */
   readonly tls?: KeyPair & {
     /** It wants certificates of this authority from its clients; the pair is one of them. */
@@ -79,7 +83,7 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
     '  filesystem:',
     `    rootdirectory: ${join(directory, 'storage')}`,
     '  delete:',
-    '    enabled: true',
+    `    enabled: ${options.deletes ?? true}`,
     'http:',
     `  addr: 127.0.0.1:${port}`,
     `  secret: ${createHash('sha1').update(directory).digest('hex')}`,
@@ -123,6 +127,7 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
   return {
     host: `127.0.0.1:${port}`,
     storage: join(directory, 'storage'),
+    configuration: join(directory, 'config.yml'),
     accessLog: async () => {
       await flush();
       return lines.filter((line) => !line.includes('?marker='));

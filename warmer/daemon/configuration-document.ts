@@ -66,6 +66,7 @@ export interface ConfigurationDocument {
       >
     >
   >;
+  readonly recordHits?: { readonly repositories?: readonly string[]; readonly secret?: string };
   readonly onDemand?: {
     readonly enabled?: boolean;
     readonly allow?: readonly string[];

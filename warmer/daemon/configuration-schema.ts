@@ -193,6 +193,18 @@ const adoption = record('Images that builds miss again and again are kept warm w
   unusedFor: duration('Dropped again when no build used them for this long.', '7d'),
 });
 
+const recordHits = record(
+  'What builds hit in layer caches is recorded there, so that warmer remote prune knows what is in use.',
+  {
+    repositories: patterns('Cache repositories in which hits are recorded; by default none.'),
+    secret: {
+      description: 'Directory or file of a Docker configuration that may push to them. Default: pullSecret.',
+      type: 'string',
+      minLength: 1,
+    },
+  },
+);
+
 const concurrency = record('What is done at the same time. Memory grows with the number of layers.', {
   images: count('Images pulled on schedule.', 4),
   layers: count('Layers fetched, whatever images they belong to.', 6),
@@ -243,6 +255,7 @@ export const configurationSchema = {
     disk,
     onDemand,
     adoption,
+    recordHits,
     concurrency,
     bandwidth: {
       description: 'Bytes a second that all pulls together may take, such as 50MB. Default: no limit.',

@@ -72,6 +72,13 @@ export interface OnDemandPolicy {
   readonly concurrency: number;
 }
 
+/** Where hits of builds are recorded. */
+export interface RecordHitsPolicy {
+  readonly repositories: readonly ReferencePattern[];
+  /** Absolute path of a Docker configuration that may push. */
+  readonly secret: string | undefined;
+}
+
 export interface AdoptionPolicy {
   readonly enabled: boolean;
   readonly misses: number;
@@ -94,6 +101,7 @@ export interface Configuration {
   readonly disk: DiskPolicy;
   readonly onDemand: OnDemandPolicy;
   readonly adoption: AdoptionPolicy;
+  readonly recordHits: RecordHitsPolicy;
   readonly concurrency: {
     readonly images: number;
     /** Fetched. */
@@ -170,6 +178,13 @@ export function parseConfiguration(path: string, text: string): Configuration {
       ...paths(fields, ['certificate', 'clientCertificate', 'clientKey'], inDirectory),
     })),
     byDefault: rule({}),
+    recordHits: {
+      repositories: (document.recordHits?.repositories ?? []).map(parseReferencePattern),
+      secret:
+        document.recordHits?.secret === undefined
+          ? rule({}).pullSecret
+          : inDirectory(document.recordHits.secret),
+    },
     ...policies(document),
     ...(document.bandwidth === undefined
       ? { bandwidth: undefined }

@@ -16,6 +16,8 @@ export interface DaemonState extends AdoptionState {
   readonly cacheRepositories: CacheRepositoriesState;
   /** Images that are pinned because the configuration says so. */
   readonly pinned: readonly ImageName[];
+  /** The random name of the node in records of hits; undefined: a new one. */
+  readonly node: string | undefined;
 }
 
 export const emptyState: DaemonState = {
@@ -25,6 +27,7 @@ export const emptyState: DaemonState = {
   samples: [],
   cacheRepositories: {},
   pinned: [],
+  node: undefined,
 };
 
 const fileName = 'warmer-state.json';
@@ -104,6 +107,7 @@ export async function readState(directory: string, progress: Progress): Promise<
     samples: listOf(value.samples, isRecord).filter(hasTimes('at', 'hits', 'misses')),
     cacheRepositories: entriesOf(value.cacheRepositories),
     pinned: listOf(value.pinned, isImageName),
+    node: typeof value.node === 'string' && /^[a-z0-9]{1,32}$/.test(value.node) ? value.node : undefined,
   };
 }
 

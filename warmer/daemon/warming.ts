@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { Platform, Reference } from '../../src/oci/index.ts';
 import { KilnError, messageOf, type Progress, systemErrorCode, version } from '../../src/support/index.ts';
 import type { BuildAnnouncement, BuildReport, ImageName, Volume } from '../../src/volume/index.ts';
@@ -11,6 +12,7 @@ import { type Belonging, DiskKeeper } from './disk-keeper.ts';
 import { WarmingEvents } from './events.ts';
 import type { Flight, FlightEnd } from './flight.ts';
 import { History } from './history.ts';
+import { HitRecorder } from './hit-recorder.ts';
 import { keyOf, tryParseName } from './image-key.ts';
 import { type EnsureListener, OnDemand } from './on-demand.ts';
 import { Pins } from './pins.ts';
@@ -57,6 +59,8 @@ export class NodeWarming implements Warming, AsyncDisposable {
   readonly #onDemand: OnDemand;
   readonly #adoption: Adoption;
   readonly #cacheRepositories: CacheRepositories;
+  readonly #node: string;
+  readonly #hits: HitRecorder;
   readonly #desired: Desired;
   readonly #pins: Pins;
   readonly #builds: Builds;
@@ -116,6 +120,8 @@ export class NodeWarming implements Warming, AsyncDisposable {
       { clients, gates, clock, random, progress, signal, onChange },
       state.cacheRepositories,
     );
+    this.#node = state.node ?? randomBytes(6).toString('hex');
+    this.#hits = new HitRecorder({ clients, clock, progress, node: this.#node }, configuration.recordHits);
     this.#desired = new Desired(progress);
     this.#pins = new Pins(volume, progress, state.pinned);
     this.#builds = new Builds(clock);
@@ -157,6 +163,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     await this.#limitLayers(configuration);
     this.#onDemand.configure(configuration.onDemand, configuration.byDefault);
     this.#adoption.configure(configuration.adoption);
+    this.#hits.configure(configuration.recordHits);
     this.#cacheRepositories.configure(configuration.cacheRepositories);
     await this.#desired.read(configuration);
     this.#reconcile('change');
@@ -241,7 +248,10 @@ export class NodeWarming implements Warming, AsyncDisposable {
       if (request !== undefined && (kept === undefined || kept === 'adopted'))
         adopted = this.#adoption.missed(request) || adopted;
     }
-    if (report.cache !== undefined) this.#cacheRepositories.used(report.cache.location, report.cache.hits);
+    if (report.cache !== undefined) {
+      this.#cacheRepositories.used(report.cache.location, report.cache.hits);
+      this.#hits.note(report.cache.location, report.cache.hits);
+    }
     if (adopted) this.#reconcile('change');
     this.#stateFile.changed();
     this.#events.emit({ type: 'report', report });
@@ -262,6 +272,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
     this.#cleanup.use(this.#clients);
     this.#cleanup.use(this.#stateFile);
     this.#cleanup.use(this.#uses);
+    this.#cleanup.use(this.#hits);
     this.#cleanup.defer(() => this.#puller.settle());
     this.#cleanup.use(this.#cacheRepositories);
     this.#cleanup.use(this.#schedule);
@@ -367,6 +378,7 @@ export class NodeWarming implements Warming, AsyncDisposable {
       samples: this.#history.samples,
       cacheRepositories: this.#cacheRepositories.state(),
       pinned: this.#pins.state(),
+      node: this.#node,
     };
   }
 

@@ -1,0 +1,176 @@
+import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { resolve } from 'node:path';
+import { Command } from 'commander';
+import {
+  addFlags,
+  booleanFlag,
+  defaultCacheDirectory,
+  listFlag,
+  logFlag,
+  type LogFlags,
+  outputFlag,
+  type OutputFlags,
+  pushFlags,
+  type PushFlags,
+  registryFlags,
+  type RegistryFlags,
+  registryOptions,
+  valueFlag,
+} from '../../src/cli/index.ts';
+import { addExcerpt, parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
+import { parseReference } from '../../src/oci/index.ts';
+import { RegistryClient, type WebAnswer, type WebRequest } from '../../src/registry/index.ts';
+import {
+  EnvironmentError,
+  Progress,
+  reportTo,
+  TemporaryDirectory,
+  UsageError,
+} from '../../src/support/index.ts';
+import { Volume } from '../../src/volume/index.ts';
+import { BaseResolver } from '../bases.ts';
+import { cacheFlags, type CacheFlags, cacheOptions } from '../cache-flags.ts';
+import { dockerfileName, openContext, readDockerfile } from '../context/index.ts';
+import { NamedContexts } from '../named-contexts.ts';
+import type { CacheOptions, SourceOptions } from '../options.ts';
+import { type PlannedStage, planBuild } from '../plan.ts';
+import { GitTrees, HttpFiles, RemoteSources } from '../remote/index.ts';
+import { warnOfRules } from '../rule-warnings.ts';
+import { sourceFlags, type SourceFlags, sourceOptions } from '../source-flags.ts';
+import { explainStages } from './explain.ts';
+import { explanationDocument, explanationText } from './report.ts';
+
+interface ExplainFlags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags, OutputFlags {
+  readonly destination: readonly string[];
+  readonly allStages: boolean;
+  readonly cacheDir?: string;
+}
+
+const examples = `
+Examples:
+  executor explain --context . --cache-repo registry.example/team/app/cache
+  executor explain --context . --destination registry.example/team/app:1 --build-arg VERSION=2
+  executor explain --context . --cache-repo registry.example/cache --all-stages -o json > keys.json
+
+Give it what you give the build. Nothing is built, and nothing is written.
+
+Exit codes: 0 explained, whatever hits or misses; 1 a mistake in the Dockerfile, 2 usage, 3 environment, 4 registry.`;
+
+/** `executor explain`: why each step of a Dockerfile would be taken from the cache, or not. */
+export function explainCommand(signal: AbortSignal): Command {
+  const command = new Command('explain')
+    .description('say for each step whether the cache has it, and if not, what changed')
+    .allowExcessArguments(false)
+    .addHelpText('after', examples)
+    .action((flags: ExplainFlags) => explain(flags, signal));
+  return addFlags(command, [
+    ...sourceFlags(),
+    listFlag(
+      '-d, --destination <reference>',
+      'where the image is pushed, whose cache is <destination>/cache',
+    ),
+    booleanFlag('--all-stages', 'also stages that the target does not need', false),
+    ...cacheFlags(),
+    valueFlag(
+      '--cache-dir <directory>',
+      "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
+    ),
+    ...registryFlags(),
+    ...pushFlags(),
+    outputFlag(),
+    logFlag(),
+  ]);
+}
+
+async function explain(flags: ExplainFlags, signal: AbortSignal): Promise<void> {
+  const destinations = flags.destination.map(parseReference);
+  const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
+  const source = sourceOptions(flags, destinations);
+  // Whoever asks about the cache means it, without saying --cache.
+  const cache = cacheOptions({ ...flags, cache: flags.cache ?? true }, destinations, cacheDirectory);
+  const { location } = cache;
+  if (location === undefined)
+    throw new UsageError('there is no layer cache to explain', { remedy: 'Leave --cache=false out.' });
+  const progress = new Progress();
+  using _reporter = reportTo(progress, flags.logFormat);
+  await using client = new RegistryClient(registryOptions(flags, progress));
+  const stages = await plan(source, cache, { client, progress, cacheDirectory, signal }, flags.allStages);
+  warnOfRules(cache.rules, stages, progress);
+  const explained = await explainStages(stages, { ...cache, location }, client, progress, signal);
+  process.stdout.write(
+    flags.output === 'json'
+      ? `${JSON.stringify(explanationDocument(location, explained), undefined, 2)}\n`
+      : explanationText(explained),
+  );
+}
+
+interface PlanParts {
+  readonly client: RegistryClient;
+  readonly progress: Progress;
+  readonly cacheDirectory: string;
+  readonly signal: AbortSignal;
+}
+
+/** Plans as a build does, with what is on the volume where there is one. */
+async function plan(
+  source: SourceOptions,
+  cache: Omit<CacheOptions, 'push'>,
+  { client, progress, cacheDirectory, signal }: PlanParts,
+  allStages: boolean,
+): Promise<PlannedStage[]> {
+  const text = await readDockerfile(source.dockerfile);
+  const file = dockerfileName(source.dockerfile);
+  const { buildArguments, platform, subject, sourceDate: clampTime } = source;
+  try {
+    const dockerfile = parseDockerfile(text, file);
+    const context = await openContext(source.context, source.dockerfile);
+    await using volume = await openVolume(cacheDirectory);
+    await using bases = new BaseResolver(volume === undefined ? [] : [volume], client, undefined, progress);
+    await using scratch = await TemporaryDirectory.create(tmpdir(), 'kiln-explain-');
+    const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
+    const get = (request: WebRequest): Promise<WebAnswer> => client.readWebFile(request);
+    // Nothing is written, so it is not remembered what servers say; what a build remembers is not asked for either.
+    const files = new HttpFiles({ get, scratch: scratch.path, memory: undefined });
+    const remotes = new RemoteSources(files, repositories);
+    const contexts = new NamedContexts(source.contexts.sources, repositories);
+    const targets = allStages ? dockerfile.stages.map(({ index }) => String(index)) : [source.target];
+    const planned = new Map<number, PlannedStage>();
+    for (const target of targets) {
+      const graph = resolveStages(dockerfile, {
+        target,
+        buildArguments,
+        platform,
+        contexts: source.contexts.origins,
+      });
+      if (graph.stages.every(({ stage }) => planned.has(stage.index))) continue;
+      const rest = { buildArguments, platform, consumed: new Set<string>(), signal };
+      const options = {
+        dockerfile,
+        subject,
+        clampTime,
+        graph,
+        context,
+        bases,
+        remotes,
+        contexts,
+        keyed: true,
+        rules: cache.rules,
+        ...rest,
+      };
+      for (const stage of await planBuild(options)) planned.set(stage.index, stage);
+    }
+    return [...planned.values()];
+  } catch (error) {
+    throw addExcerpt(file, text.split(/\r?\n/), error);
+  }
+}
+
+async function openVolume(directory: string): Promise<Volume | undefined> {
+  try {
+    return await Volume.open(directory, { access: 'read-only' });
+  } catch (error) {
+    if (error instanceof EnvironmentError && error.code === 'E_VOLUME_NOT_FOUND') return undefined;
+    throw error;
+  }
+}

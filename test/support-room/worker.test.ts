@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 
 const root = join(import.meta.dirname, '../..');
@@ -9,12 +10,13 @@ const root = join(import.meta.dirname, '../..');
 // In a process of its own, since what is tested is whether the process survives.
 const script = `
   import { setTimeout as sleep } from 'node:timers/promises';
-  import { OverlayIsolation } from ${JSON.stringify(join(root, 'executor/isolation/index.ts'))};
+  import { WorkerPool } from ${JSON.stringify(join(root, 'executor/isolation/task-worker.ts'))};
   import { unpackLayer } from ${JSON.stringify(join(root, 'src/layer/index.ts'))};
   const endAfter = async (milliseconds) => {
-    await using isolation = new OverlayIsolation();
-    isolation.warm();
+    const workers = new WorkerPool(${JSON.stringify(pathToFileURL(join(root, 'executor/isolation/overlay.ts')))}, 'rootfs-worker');
+    workers.warm();
     await sleep(milliseconds);
+    await workers.close();
   };
   const abortAfter = (milliseconds) =>
     unpackLayer({ file: '/dev/zero', compression: 'none' }, '/nonexistent', { signal: AbortSignal.timeout(milliseconds) })

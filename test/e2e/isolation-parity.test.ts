@@ -167,7 +167,7 @@ describe('the same image is built', () => {
   });
 
   test('and builds in place leave nothing in the container', async () => {
-    const left = await filesBelow(pod.root, ['kiln', 'tmp']);
+    const left = await filesBelow(pod.root, ['kiln', 'kaniko', 'tmp']);
     // What runc made to mount the kubelet's files on.
     assert.deepEqual(left.sort(), ['etc/hostname', 'etc/hosts', 'etc/resolv.conf']);
     const work = await readdir(join(pod.root, 'kiln/work'), { recursive: true });

@@ -96,7 +96,7 @@ export class Tree {
   }
 }
 
-/** Two layers of one image: everything that takes a right, and on top of it a deletion. */
+/** Two layers of one image: everything that takes a right, and on top of it deletions of both kinds. */
 export function awkwardLayers(scratch: string): AwkwardLayer[] {
   const lower = new Tree(join(scratch, 'lower'));
   for (const make of Object.values(capabilityNeeds)) make(lower);
@@ -104,7 +104,10 @@ export function awkwardLayers(scratch: string): AwkwardLayer[] {
   lower.file('etc/shadow', 0o000);
   lower.hardLink('etc/shadow-', 'etc/shadow');
   lower.file('etc/gone');
+  lower.file('opt/old/file');
   const upper = new Tree(join(scratch, 'upper'));
   upper.file('etc/.wh.gone');
+  upper.file('opt/old/.wh..wh..opq');
+  upper.file('opt/old/new');
   return [lower.pack(join(scratch, 'lower.tar.gz')), upper.pack(join(scratch, 'upper.tar.gz'))];
 }

@@ -1,4 +1,6 @@
+import { join } from 'node:path';
 import { type Manifest, readManifests } from './kubernetes.ts';
+import { defaultCapabilities, type PodOptions } from './pod.ts';
 import type { Container, PodSpec } from './pod-security.ts';
 
 /** A manifest with a pod template: a DaemonSet, a Job, or what a CronJob makes a Job of. */
@@ -51,4 +53,34 @@ export function manifest<Spec>(
 /** The value of `--flag=value` in a container's arguments. */
 export function argument(container: Container, flag: string): string | undefined {
   return container.args?.find((word) => word.startsWith(`--${flag}=`))?.slice(flag.length + 3);
+}
+
+/**
+ * How a runtime would run the container of a manifest: its rights, its environment and its mounts, and nothing of this
+ * test's own.
+ *
+ * @param volumes directories of this machine that stand for the pod's volumes, by the volumes' names.
+ */
+export function podOptions(
+  { pod, container }: Deployed,
+  volumes: Readonly<Record<string, string>>,
+): PodOptions {
+  const context = { ...pod.securityContext, ...container.securityContext };
+  const { seccompProfile, privileged, capabilities: { add = [], drop = [] } = {} } = context;
+  if (seccompProfile?.type !== 'RuntimeDefault' || privileged !== false)
+    throw new Error('a test pod has the default seccomp profile and is not privileged');
+  const kept = drop.includes('ALL') ? [] : defaultCapabilities.filter((name) => !drop.includes(name));
+  return {
+    capabilities: [...new Set([...kept, ...add])],
+    user: context.runAsUser ?? 0,
+    readOnlyRoot: context.readOnlyRootFilesystem ?? false,
+    noNewPrivileges: context.allowPrivilegeEscalation === false,
+    userNamespace: pod.hostUsers === false,
+    env: Object.fromEntries((container.env ?? []).map(({ name, value = '' }) => [name, value])),
+    mounts: container.volumeMounts.map(({ name, mountPath, subPath = '', readOnly = false }) => {
+      const source = volumes[name];
+      if (source === undefined) throw new Error(`no directory stands for the volume ${name}`);
+      return { source: join(source, subPath), target: mountPath, readOnly };
+    }),
+  };
 }

@@ -63,6 +63,8 @@ export interface PodOptions {
   readonly storage?: string;
   /** As `readOnlyRootFilesystem: true`. */
   readonly readOnlyRoot?: boolean;
+  /** As `allowPrivilegeEscalation: false`. */
+  readonly noNewPrivileges?: boolean;
   /** Numeric user, default 0. */
   readonly user?: number;
   /** As with `hostUsers: false`: the container is root of a user namespace, and all that is mounted has mapped ids. */
@@ -237,7 +239,7 @@ function processOf(
       bounding: capabilities,
       ...((options.user ?? 0) === 0 ? { effective: capabilities, permitted: capabilities } : {}),
     },
-    noNewPrivileges: false,
+    noNewPrivileges: options.noNewPrivileges ?? false,
   };
 }
 

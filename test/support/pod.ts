@@ -177,8 +177,14 @@ function showMapped(bundle: string, cleanup: AsyncDisposableStack): (source: str
   };
 }
 
-async function remove(id: string): Promise<void> {
-  await execute('runc', ['delete', '--force', id]);
+/** runc waits ten seconds for the container's end, which on a busy machine is not always enough. */
+async function remove(id: string, attempts = 3): Promise<void> {
+  try {
+    await execute('runc', ['delete', '--force', id]);
+  } catch (error) {
+    if (attempts <= 1) throw error;
+    await remove(id, attempts - 1);
+  }
 }
 
 async function runc(id: string, args: readonly string[], options: PodRunOptions): Promise<Ended> {

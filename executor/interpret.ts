@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { posix } from 'node:path';
-import { BuildError } from '../src/support/index.ts';
+import { BuildError, hideCredentials } from '../src/support/index.ts';
 import {
   chompBody,
   type Command,
@@ -136,7 +136,7 @@ class Interpreter {
         line: instruction.line,
         where: this.#where(instruction.line),
         text,
-        written: instruction.original.replace(/\s+/g, ' '),
+        written: hideCredentials(instruction.original.replace(/\s+/g, ' ')),
         operation,
         rule: stepRule(instruction, this.#where(instruction.line)),
         history: { created_by: createdBy, comment: historyComment },

@@ -8,6 +8,7 @@ export * from './own-program.ts';
 export * from './owner.ts';
 export * from './process-status.ts';
 export * from './safe-path.ts';
+export * from './status-record.ts';
 export * from './tree-reader.ts';
 export * from './mount-points.ts';
 export * from './processes.ts';

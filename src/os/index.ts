@@ -16,4 +16,5 @@ export * from './file-leases.ts';
 export * from './name-services.ts';
 export * from './subordinate-ids.ts';
 export * from './sync.ts';
+export * from './sysv-ipc.ts';
 export * from './user-namespace-obstacles.ts';

@@ -32,6 +32,7 @@ import { explainCommand } from './explain/command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import { executorFlags } from './kaniko-flags.ts';
 import type { BuildOptions } from './options.ts';
+import { traceBuild } from './tracing/index.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
 interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
@@ -152,7 +153,13 @@ async function buildCommand(flags: Flags, notes: readonly string[], signal: Abor
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
+  await using trace = await traceBuild(process.env, options.subject, progress);
+  const { image } = await build(options, client, progress, signal, { onFirstRun, files }).catch(
+    (error: unknown) => {
+      trace?.failed(error);
+      throw error;
+    },
+  );
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',

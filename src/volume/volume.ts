@@ -205,8 +205,10 @@ export class Volume implements AsyncDisposable {
     const leases = await acquireAll(unique, (layer) => this.#lease(layer, signal));
     if (leases === undefined) return undefined;
     await this.#countUses(unique);
+    const seals = await Promise.all(unique.map(({ diffID }) => this.#layers.seal(diffID)));
     return {
       paths: unique.map(({ diffID }) => this.#layers.tree(diffID)),
+      implied: seals.map((seal) => seal?.implied ?? []),
       [Symbol.asyncDispose]: () => leases[Symbol.asyncDispose](),
     };
   }

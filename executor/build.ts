@@ -1,24 +1,23 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
-import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
 import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
-import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
-import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
+import { exportOutput } from './export/index.ts';
+import { assembleImage, type BuiltImage, type PlacedLayer, requireFormat } from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
-import { type BuildOptions, givenPaths } from './options.ts';
+import { type BuildOptions, givenPaths, type OutputOptions } from './options.ts';
 import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
+import { withOneCompression } from './recompress.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
@@ -121,13 +120,14 @@ async function buildFrom(
     { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
     { failing: options.checkError, progress },
   );
+  const target = stages.at(-1);
+  if (target === undefined) throw new Error('no stage is needed');
+  requireOutputs(target, options.outputs);
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
-  const target = stages.at(-1);
-  if (target === undefined) throw new Error('no stage is needed');
   await using isolation = await openIsolation({
     ...options.isolation,
     given: givenPaths(options),
@@ -153,7 +153,7 @@ async function buildFrom(
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
-    compression: options.compression,
+    compression: options.outputs.compression,
     clampTime: options.sourceDate,
     exported: exportedStages(target),
     sources: sourceStages(stages),
@@ -162,7 +162,8 @@ async function buildFrom(
   if (isolation.isExclusive) await fetchAhead(stages, session);
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
-  const places = await exportImage(image, options, client, progress, controller.signal);
+  const output = { images: [image], index: undefined, descriptor: image.descriptor };
+  const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
   return { image, places };
 }
@@ -202,6 +203,12 @@ function exportedStages(target: PlannedStage): Set<PlannedStage> {
     exported.add(stage);
   }
   return exported;
+}
+
+/** What the image cannot be is said before anything is built. */
+function requireOutputs(target: PlannedStage, { format, forceCompression }: OutputOptions): void {
+  const [lowest] = [...exportedStages(target)].slice(-1);
+  if (lowest?.base.kind === 'image' && !forceCompression) requireFormat(lowest.base.image.layers, format);
 }
 
 function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
@@ -264,14 +271,17 @@ async function assemble(
   const stack = await Promise.all(result.stack.map(({ placed }) => placed));
   await session.settle();
   session.signal.throwIfAborted();
-  const layers = stack
+  const made = stack
     .filter((layer): layer is PlacedLayer => layer !== undefined)
     .map((layer) => session.placedEverywhere(layer));
+  const layers = options.outputs.forceCompression ? await withOneCompression(made, session) : made;
   const { state } = target.interpreted;
   for (const [name, value] of options.labels) state.labels.set(name, value);
   const date = options.sourceDate === undefined ? undefined : new Date(options.sourceDate * 1000);
   const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
+    format: options.outputs.format,
+    annotations: options.outputs.annotations.manifest(options.platform),
     platform: options.platform,
     config: state.containerConfig(),
     author: state.author,
@@ -279,42 +289,4 @@ async function assemble(
     layers,
     created: date ?? newest(history),
   });
-}
-
-async function exportImage(
-  image: BuiltImage,
-  options: BuildOptions,
-  client: RegistryClient,
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const { outputs } = options;
-  const places: string[] = [];
-  const names = outputs.destinations.map(formatReference);
-  if (outputs.tarPath !== undefined) {
-    await writeArchive(image, outputs.tarPath, names, signal);
-    places.push(outputs.tarPath);
-  }
-  if (outputs.ociLayoutPath !== undefined) {
-    const name = outputs.destinations[0]?.tag ?? 'latest';
-    await writeLayout(image, outputs.ociLayoutPath, name, signal);
-    places.push(`oci:${outputs.ociLayoutPath}:${name}`);
-  }
-  if (outputs.push) {
-    await Promise.all(
-      outputs.destinations.map((destination) => pushImage(client, image, destination, signal)),
-    );
-    places.push(...outputs.destinations.map((destination) => destinationWithDigest(destination, image)));
-  }
-  if (outputs.digestFile !== undefined) {
-    await mkdir(dirname(outputs.digestFile), { recursive: true });
-    await writeFile(outputs.digestFile, image.descriptor.digest);
-  }
-  for (const place of places)
-    progress.emit({
-      type: 'result',
-      message: `wrote ${place}`,
-      fields: { place, digest: image.descriptor.digest },
-    });
-  return places;
 }

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import {
   addFlags,
@@ -27,21 +27,16 @@ import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
+import { exportFlags, type ExportFlags, exportOptions } from './export-flags.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
-interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
-  destination: string[];
+interface Flags extends SourceFlags, ExportFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   label: string[];
   checkError: boolean;
-  noPush?: boolean;
-  tarPath?: string;
-  ociLayoutPath?: string;
-  digestFile?: string;
   noPushCache?: boolean;
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
-  compression: 'gzip' | 'zstd';
   isolation: IsolationKind;
   force: boolean;
   cleanup: boolean;
@@ -85,13 +80,9 @@ export function executorProgram(signal: AbortSignal): Command {
 function addBuildFlags(command: Command): void {
   addFlags(command, [
     ...sourceFlags(),
-    listFlag('-d, --destination <reference>', 'where to push the image'),
+    ...exportFlags(),
     listFlag('--label <name=value>', 'label of the image'),
     checkErrorFlag(),
-    booleanFlag('--no-push', 'do not push to the destinations'),
-    valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
-    valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
-    valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
     ...cacheFlags(),
     booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
@@ -106,9 +97,6 @@ function addBuildFlags(command: Command): void {
       '--scratch-dir <directory>',
       'where the build keeps its own files (default: on the cache volume)',
     ),
-    valueFlag('--compression <format>', 'compression of new layers')
-      .choices(['gzip', 'zstd'])
-      .default('gzip'),
     valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
       .choices(isolationKinds)
       .default('auto'),
@@ -157,14 +145,8 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
 function buildOptions(flags: Flags): BuildOptions {
   const destinations = flags.destination.map(parseReference);
   const source = sourceOptions(flags, destinations);
-  const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');
-  const plain = destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
-  // With nothing said about where to, the image goes to a layout beside the cache.
-  const ownLayout =
-    plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
-  const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
@@ -172,9 +154,8 @@ function buildOptions(flags: Flags): BuildOptions {
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
-    compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
-    outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
+    outputs: exportOptions(flags, destinations, cacheDirectory, directory),
     cache: {
       ...cacheOptions(flags, destinations, cacheDirectory),
       push: flags.noPushCache !== true,

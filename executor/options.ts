@@ -1,5 +1,8 @@
 import { resolve } from 'node:path';
 import { standardInput } from './context/index.ts';
+import type { Compression } from '../src/layer/index.ts';
+import type { Annotations } from './annotations.ts';
+import type { ImageFormat } from './image.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
 import type { CacheRules } from './plan.ts';
@@ -33,7 +36,6 @@ export interface BuildOptions extends SourceOptions {
   readonly waitForWarmerSeconds: number | undefined;
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
-  readonly compression: 'gzip' | 'zstd';
   readonly isolation: IsolationChoice;
 }
 
@@ -50,7 +52,29 @@ export interface OutputOptions {
   readonly push: boolean;
   readonly tarPath: string | undefined;
   readonly ociLayoutPath: string | undefined;
-  readonly digestFile: string | undefined;
+  readonly digestFiles: DigestFiles;
+  readonly format: ImageFormat;
+  /** Of the layers that are made. */
+  readonly compression: Compression;
+  /** Layers that exist already are given that compression too. */
+  readonly forceCompression: boolean;
+  readonly annotations: Annotations;
+}
+
+/** Whether the digest goes to a web server and not to a file. */
+export function isAddress(path: string): boolean {
+  return path.startsWith('https://');
+}
+
+/** Where the digest of what was built is written: files, or addresses that begin with `https://`. */
+export interface DigestFiles {
+  readonly digest: string | undefined;
+  /** With the name before it, a line for each destination. */
+  readonly named: string | undefined;
+  /** With name and tag. */
+  readonly tagged: string | undefined;
+  /** The directory for Google Cloud Build's list of what was pushed. */
+  readonly builderOutput: string | undefined;
 }
 
 export interface CacheOptions {
@@ -70,11 +94,17 @@ export function givenPaths(options: BuildOptions): string[] {
   const { outputs, cache } = options;
   const layout =
     cache.location?.startsWith('oci:') === true ? cache.location.slice('oci:'.length) : undefined;
+  const { digestFiles: files } = outputs;
+  const { digest, tagged, builderOutput } = files;
   const named = [...options.contexts.sources.values()].map(contextPath);
   const paths = [
     ...[options.context.replace(/^dir:\/\//, ''), options.cacheDirectory, ...named],
     options.dockerfile === standardInput ? undefined : options.dockerfile,
-    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, layout],
+    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, layout],
+    ...[digest, tagged, builderOutput, files.named],
   ];
-  return paths.filter((path) => path !== undefined).map((path) => resolve(path));
+  return paths
+    .filter((path) => path !== undefined)
+    .filter((path) => !isAddress(path))
+    .map((path) => resolve(path));
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { Annotations } from '../../executor/annotations.ts';
 import { build } from '../../executor/build.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
 import { type Digest, hostPlatform } from '../../src/oci/index.ts';
@@ -54,7 +55,11 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
         push: false,
         tarPath: undefined,
         ociLayoutPath: layout,
-        digestFile: undefined,
+        digestFiles: { digest: undefined, named: undefined, tagged: undefined, builderOutput: undefined },
+        format: 'oci',
+        compression: { compression: 'gzip' },
+        forceCompression: false,
+        annotations: new Annotations(),
       },
       cache: {
         location: cache,
@@ -68,7 +73,6 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       cacheDirectory: volume,
       waitForWarmerSeconds: undefined,
       scratchDirectory: undefined,
-      compression: 'gzip',
       sourceDate,
       isolation: { kind: 'overlay', force: false, cleanup: false },
     },

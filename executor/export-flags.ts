@@ -25,6 +25,7 @@ export interface ExportFlags extends DigestFileFlags {
   readonly compressionLevel: number;
   readonly forceCompression: boolean;
   readonly annotation: string[];
+  readonly pushIgnoreImmutableTagErrors: boolean;
 }
 
 /** The flags that say where the image goes, and in what form. */
@@ -36,6 +37,7 @@ export function exportFlags(): Option[] {
     new Option('--tarPath <file>', 'the old name of --tar-path').hideHelp(),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     ...digestFileFlags(),
+    immutableTagsFlag(),
     valueFlag('--image-format <format>', 'whose media types the image has')
       .choices(imageFormats)
       .default('oci'),
@@ -52,6 +54,14 @@ export function exportFlags(): Option[] {
       false,
     ),
   ];
+}
+
+export function immutableTagsFlag(): Option {
+  return booleanFlag(
+    '--push-ignore-immutable-tag-errors',
+    'leave tags as they are that the registry lets nobody change, instead of failing',
+    false,
+  );
 }
 
 /** The flags for files that tell what was pushed; names and contents are kaniko's. */
@@ -112,6 +122,7 @@ export function exportOptions(
     annotations,
     compression: { compression, ...(level < 0 ? {} : { level }) },
     forceCompression,
+    ignoreImmutableTags: flags.pushIgnoreImmutableTagErrors,
   };
 }
 

@@ -54,6 +54,8 @@ export interface OutputOptions {
   readonly ociLayoutPath: string | undefined;
   readonly digestFiles: DigestFiles;
   readonly format: ImageFormat;
+  /** A tag that the registry lets nobody change is left as it is, and that is no failure. */
+  readonly ignoreImmutableTags: boolean;
   /** Of the layers that are made. */
   readonly compression: Compression;
   /** Layers that exist already are given that compression too. */

@@ -1,4 +1,4 @@
-import { formatReference } from '../../src/oci/index.ts';
+import { formatReference, type Reference } from '../../src/oci/index.ts';
 import type { RegistryClient } from '../../src/registry/index.ts';
 import type { Progress } from '../../src/support/index.ts';
 import type { BuildOutput } from '../image.ts';
@@ -6,7 +6,8 @@ import type { OutputOptions } from '../options.ts';
 import { writeArchive } from './archive.ts';
 import { writeDigestFiles } from './digest-files.ts';
 import { writeLayout } from './layout.ts';
-import { destinationWithDigest, pushOutput } from './push.ts';
+import { pushAll, pushError, type PushOptions } from './push.ts';
+import { type Pushable, pushableOf } from './pushable.ts';
 
 /**
  * Puts what was built wherever it was asked for, and says so.
@@ -34,12 +35,40 @@ export async function exportOutput(
     await writeLayout(output, ociLayoutPath, name, signal);
     places.push(`oci:${ociLayoutPath}:${name}`);
   }
+  for (const place of places) tell(progress, `wrote ${place}`, place, digest);
   if (push) {
-    await Promise.all(destinations.map((destination) => pushOutput(client, output, destination, signal)));
-    places.push(...destinations.map((destination) => destinationWithDigest(destination, output)));
+    const { ignoreImmutableTags } = options;
+    const pushable = pushableOf(output);
+    places.push(...(await pushTo(destinations, pushable, client, { ignoreImmutableTags, progress }, signal)));
   }
   await writeDigestFiles(options.digestFiles, { digest, destinations, isPushed: push }, client, signal);
-  for (const place of places)
-    progress.emit({ type: 'result', message: `wrote ${place}`, fields: { place, digest } });
   return places;
+}
+
+/**
+ * Pushes to all destinations, and says what became of each.
+ *
+ * @returns the names with digests of what was pushed.
+ * @throws KilnError of the destination that failed, or `E_PUSH_INCOMPLETE` when there are several.
+ */
+export async function pushTo(
+  destinations: readonly Reference[],
+  pushable: Pushable,
+  client: RegistryClient,
+  options: PushOptions,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const { digest } = pushable.root.descriptor;
+  const outcomes = await pushAll(client, pushable, destinations, options, signal);
+  const places = outcomes
+    .filter(({ kind }) => kind === 'pushed')
+    .map(({ destination: { registry, repository } }) => formatReference({ registry, repository, digest }));
+  for (const place of new Set(places)) tell(options.progress, `wrote ${place}`, place, digest);
+  const error = pushError(outcomes);
+  if (error !== undefined) throw error;
+  return places;
+}
+
+function tell(progress: Progress, message: string, place: string, digest: string): void {
+  progress.emit({ type: 'result', message, fields: { place, digest } });
 }

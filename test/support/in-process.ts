@@ -59,6 +59,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
         format: 'oci',
         compression: { compression: 'gzip' },
         forceCompression: false,
+        ignoreImmutableTags: false,
         annotations: new Annotations(),
       },
       cache: {

@@ -1,5 +1,5 @@
 import { basename, join, resolve } from 'node:path';
-import { InvalidArgumentError, Option } from 'commander';
+import { InvalidArgumentError, type Option } from 'commander';
 import { booleanFlag, listFlag, valueFlag } from '../src/cli/index.ts';
 import type { Reference } from '../src/oci/index.ts';
 import { UsageError } from '../src/support/index.ts';
@@ -34,7 +34,6 @@ export function exportFlags(): Option[] {
     listFlag('-d, --destination <reference>', 'where to push the image'),
     booleanFlag('--no-push', 'do not push to the destinations'),
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
-    new Option('--tarPath <file>', 'the old name of --tar-path').hideHelp(),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     ...digestFileFlags(),
     immutableTagsFlag(),

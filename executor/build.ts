@@ -22,6 +22,7 @@ import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
+import { PushCheck } from './push-check.ts';
 import { openVolumes } from './volumes.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
 
@@ -73,6 +74,17 @@ async function buildFrom(
   const { platform, buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
+  const cache =
+    options.cache.location === undefined
+      ? undefined
+      : openLayerCache(options.cache.location, client, creator);
+  await using check = new PushCheck({
+    client,
+    outputs: options.outputs,
+    cache: options.cache.push && limits === undefined ? cache?.origin : undefined,
+    progress,
+    signal: controller.signal,
+  });
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, dockerfileName(options.dockerfile));
   const graph = resolveStages(dockerfile, {
@@ -86,10 +98,6 @@ async function buildFrom(
   await using volumes = await openVolumes(options, progress);
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
-  const cache =
-    options.cache.location === undefined
-      ? undefined
-      : openLayerCache(options.cache.location, client, creator);
   await using scratch = await volumes.scratch();
   const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
   const webFiles = new HttpFiles({
@@ -159,6 +167,8 @@ async function buildFrom(
     sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
+  if (stages.some((stage) => forecast(stage, session.resultFor).certain < stage.steps.length))
+    await check.allowed;
   if (isolation.isExclusive) await fetchAhead(stages, session);
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);

@@ -26,6 +26,7 @@ export interface ExportFlags extends DigestFileFlags {
   readonly forceCompression: boolean;
   readonly annotation: string[];
   readonly pushIgnoreImmutableTagErrors: boolean;
+  readonly skipPushPermissionCheck: boolean;
 }
 
 /** The flags that say where the image goes, and in what form. */
@@ -37,6 +38,11 @@ export function exportFlags(): Option[] {
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     ...digestFileFlags(),
     immutableTagsFlag(),
+    booleanFlag(
+      '--skip-push-permission-check',
+      'do not find out whether the image may be pushed before it is built',
+      false,
+    ),
     valueFlag('--image-format <format>', 'whose media types the image has')
       .choices(imageFormats)
       .default('oci'),
@@ -114,6 +120,7 @@ export function exportOptions(
   return {
     destinations,
     push,
+    checkPush: !flags.skipPushPermissionCheck,
     tarPath: flags.tarPath,
     ociLayoutPath: flags.ociLayoutPath ?? ownLayout,
     digestFiles: digestFiles(flags),

@@ -143,7 +143,11 @@ export const executorFlags: readonly KanikoFlag[] = [
   { name: 'secret', fork: true, verdict: 'not yet' },
   { name: 'single-snapshot', verdict: 'not yet', remark: 'the layer cache then serves nothing' },
   { name: 'skip-default-registry-fallback', verdict: 'same' },
-  { name: 'skip-push-permission-check', verdict: 'not yet' },
+  {
+    name: 'skip-push-permission-check',
+    verdict: 'same',
+    remark: 'it is checked while the build is planned, and costs no time',
+  },
   { name: 'skip-tls-verify', verdict: 'same' },
   { name: 'skip-tls-verify-pull', verdict: 'same', remark: 'in kaniko it does nothing' },
   { name: 'skip-tls-verify-registry', verdict: 'same' },

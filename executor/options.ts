@@ -50,6 +50,8 @@ export interface IsolationChoice {
 export interface OutputOptions {
   readonly destinations: readonly Reference[];
   readonly push: boolean;
+  /** Whether the push may be done is found out before the first step. */
+  readonly checkPush: boolean;
   readonly tarPath: string | undefined;
   readonly ociLayoutPath: string | undefined;
   readonly digestFiles: DigestFiles;

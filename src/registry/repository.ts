@@ -183,7 +183,15 @@ export class Repository implements ImageSource {
 
   /** Finds out whether we may push here, by beginning an upload and giving it up. @throws RegistryError when not. */
   async checkPush(signal?: AbortSignal): Promise<void> {
-    await cancelUpload(this.#endpoint, await startUpload(this.#endpoint, signal), signal);
+    await (
+      await this.tryPush(signal)
+    ).cancelled;
+  }
+
+  /** As {@link checkPush}, but the answer is there before the upload is given up. */
+  async tryPush(signal?: AbortSignal): Promise<{ readonly cancelled: Promise<void> }> {
+    const session = await startUpload(this.#endpoint, signal);
+    return { cancelled: cancelUpload(this.#endpoint, session, signal) };
   }
 
   async #hasManifest(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {

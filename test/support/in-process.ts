@@ -53,6 +53,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       outputs: {
         destinations: [],
         push: false,
+        checkPush: false,
         tarPath: undefined,
         ociLayoutPath: layout,
         digestFiles: { digest: undefined, named: undefined, tagged: undefined, builderOutput: undefined },

@@ -1,6 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
+import { type LayerCache, type LookupResult, openLayerCaches } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
@@ -22,7 +22,7 @@ import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
-import type { StageResult } from './stage-builder.ts';
+import type { StageResult } from './stack.ts';
 import { openVolumes } from './volumes.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
 
@@ -87,10 +87,9 @@ async function buildFrom(
   await using volumes = await openVolumes(options, progress);
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
-  const cache =
-    options.cache.location === undefined
-      ? undefined
-      : openLayerCache(options.cache.location, client, creator);
+  const { sources, target: written } = options.cache;
+  const isCached = sources.length > 0 || written !== undefined;
+  const cache = isCached ? openLayerCaches(options.cache, client, creator) : undefined;
   await using scratch = await volumes.scratch();
   const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
   const webFiles = new HttpFiles({
@@ -149,7 +148,7 @@ async function buildFrom(
     stages,
     // What others would take for theirs must have the owners that theirs has.
     cachePush:
-      options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
+      written !== undefined && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
@@ -246,13 +245,12 @@ async function lookUpAll(
 ): Promise<ReadonlyMap<string, LookupResult>> {
   if (cache === undefined) return new Map();
   const { keys, maxAgeSeconds } = lookupsOf(stages, options.cache.maxAgeSeconds);
-  const lookups = await cache.lookup(keys, { maxAgeSeconds, signal });
-  const failed = [...lookups.values()].find(
-    ({ outcome }) => outcome === 'error' || outcome === 'unauthorized',
-  );
-  if (failed !== undefined && failed.outcome !== 'hit')
-    progress.warn(`the layer cache ${cache.location} cannot be read (${failed.outcome}): ${failed.detail}`);
-  return lookups;
+  return cache.lookup(keys, {
+    maxAgeSeconds,
+    signal,
+    onFailure: (location, { outcome, detail }) =>
+      progress.warn(`the layer cache ${location} cannot be read (${outcome}): ${detail}`),
+  });
 }
 
 async function assemble(

@@ -37,7 +37,6 @@ interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFl
   tarPath?: string;
   ociLayoutPath?: string;
   digestFile?: string;
-  noPushCache?: boolean;
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
@@ -93,7 +92,6 @@ function addBuildFlags(command: Command): void {
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
     ...cacheFlags(),
-    booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
       '--cache-dir <directory>',
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
@@ -175,9 +173,6 @@ function buildOptions(flags: Flags): BuildOptions {
     compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
-    cache: {
-      ...cacheOptions(flags, destinations, cacheDirectory),
-      push: flags.noPushCache !== true,
-    },
+    cache: cacheOptions(flags, destinations, cacheDirectory),
   };
 }

@@ -25,9 +25,7 @@ export async function pushImage(
 
 async function pushLayer(repository: Repository, placed: PlacedLayer, signal?: AbortSignal): Promise<void> {
   const { layer, origins } = placed;
-  const mountFrom = origins
-    .filter((origin) => origin.registry === repository.registry && origin.repository !== repository.name)
-    .map((origin) => origin.repository);
+  const mountFrom = repository.mountable(origins);
   const descriptor: Descriptor = { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
   await repository.uploadBlob(descriptor, (s) => layer.compressed(s), { mountFrom }, signal);
 }

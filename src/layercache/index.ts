@@ -1,6 +1,7 @@
 import type { Reference } from '../oci/index.ts';
 import type { RegistryClient } from '../registry/index.ts';
 import type { EntryStore } from './entry-store.ts';
+import { CombinedCache } from './combined-cache.ts';
 import { LayoutCache } from './layout-cache.ts';
 import { LayoutEntries } from './layout-entries.ts';
 import type { LayerCache } from './layer-cache.ts';
@@ -17,7 +18,7 @@ export { addHits, encodeHits, type Hits, hitsTag, readHits } from './hits.ts';
 export { type CacheInventory, type DamagedEntry, type InventoryEntry, readInventory } from './inventory.ts';
 export { type CacheKey, describeKey, type KeyDefinition, keyOfTag, keyTag, stepKey } from './keys.ts';
 export { type LastBuild, lastBuildTag, type RememberedStep } from './last-build.ts';
-export type { LayerCache, LookupOptions, LookupResult, NewEntry } from './layer-cache.ts';
+export type { LayerCache, LookupHit, LookupOptions, LookupResult, NewEntry } from './layer-cache.ts';
 export { nearestStep, type StoredStep } from './nearest.ts';
 export {
   defaultGraceSeconds,
@@ -37,6 +38,27 @@ export function openLayerCache(location: string, client: RegistryClient, creator
   return location.startsWith('oci:')
     ? new LayoutCache(location.slice('oci:'.length), creator)
     : new RegistryCache(location, client, creator);
+}
+
+/**
+ * Opens the caches that a build reads, in their order, and the one that it writes, as one.
+ *
+ * @param target undefined when nothing is to be stored.
+ * @throws UsageError when one is neither.
+ */
+export function openLayerCaches(
+  { sources, target }: { readonly sources: readonly string[]; readonly target: string | undefined },
+  client: RegistryClient,
+  creator: string,
+): LayerCache {
+  const opened = new Map<string, LayerCache>();
+  for (const location of target === undefined ? sources : [...sources, target])
+    if (!opened.has(location)) opened.set(location, openLayerCache(location, client, creator));
+  const read = new Set(sources);
+  return new CombinedCache(
+    [...opened.values()].filter(({ location }) => read.has(location)),
+    target === undefined ? undefined : opened.get(target),
+  );
 }
 
 /**

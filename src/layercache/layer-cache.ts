@@ -6,14 +6,34 @@ import type { FileList } from './file-list.ts';
 import type { CacheKey } from './keys.ts';
 import type { LastBuild } from './last-build.ts';
 
+/** A cache by its name, and as a place that blobs can be mounted from. */
+export type CachePlace = Pick<LayerCache, 'location' | 'origin'>;
+
+/** An entry that was found and may be used, on the rootfs that it was made on. */
+export interface LookupHit {
+  readonly outcome: 'hit';
+  readonly entry: CacheEntry;
+  readonly layer: Layer | undefined;
+  /** The cache that has it. */
+  readonly place: CachePlace;
+  /** What further caches have under the same key, in their order, perhaps made on another rootfs. */
+  readonly others: readonly LookupHit[];
+}
+
+/** Why there is nothing to be used. */
+export interface Missed {
+  readonly outcome: Exclude<LookupOutcome, 'hit' | 'other-rootfs'>;
+  readonly detail: string;
+}
+
 /** What asking for one key gave. */
-export type LookupResult =
-  | { readonly outcome: 'hit'; readonly entry: CacheEntry; readonly layer: Layer | undefined }
-  | { readonly outcome: Exclude<LookupOutcome, 'hit' | 'other-rootfs'>; readonly detail: string };
+export type LookupResult = LookupHit | Missed;
 
 export interface LookupOptions {
   /** Entries older than this are `expired`; of each key its own, where they differ. */
   readonly maxAgeSeconds?: number | ((key: CacheKey) => number | undefined) | undefined;
+  /** Told once of every cache that could not be asked. */
+  readonly onFailure?: (location: string, result: Missed) => void;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -22,6 +42,8 @@ export type NewEntry = Omit<CacheEntry, 'creator' | 'layer' | 'origin'> & {
   readonly origin?: EntryOrigin | undefined;
   /** What a copy took, to explain later misses. */
   readonly files?: FileList | undefined;
+  /** Repositories that have the layer's blob already. */
+  readonly origins?: readonly NonNullable<LayerCache['origin']>[];
 };
 
 /** Where results of steps are kept: a repository of a registry, or an OCI layout. */
@@ -40,10 +62,11 @@ export interface LayerCache {
   remember(tag: string, build: LastBuild, signal?: AbortSignal): Promise<void>;
 }
 
-/** Judges what was found under a key. */
+/** Judges what was found under a key, in a place. */
 export function judge(
   key: CacheKey,
   bytes: Uint8Array,
+  { location, origin }: CachePlace,
   layerOf: (entry: CacheEntry) => Layer | undefined,
   options: LookupOptions,
 ): LookupResult {
@@ -61,11 +84,11 @@ export function judge(
       outcome: 'expired',
       detail: `expired ${formatDuration(age - longest)} ago, made ${entry.created.toISOString()}`,
     };
-  return { outcome: 'hit', entry, layer: layerOf(entry) };
+  return { outcome: 'hit', entry, layer: layerOf(entry), place: { location, origin }, others: [] };
 }
 
 /** The outcome that an error stands for. @throws the error when it is an abort. */
-export function outcomeOf(error: unknown): LookupResult {
+export function outcomeOf(error: unknown): Missed {
   if (isAbortError(error)) throw error;
   const code = error instanceof KilnError ? error.code : undefined;
   const outcome =

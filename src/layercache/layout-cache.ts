@@ -93,7 +93,8 @@ export class LayoutCache implements LayerCache {
       const chunks: Buffer[] = [];
       for await (const chunk of await layout.blobs.open(descriptor.digest, options.signal))
         chunks.push(chunk as Buffer);
-      const result = judge(key, Buffer.concat(chunks), (entry) => layerOf(layout, entry), options);
+      const bytes = Buffer.concat(chunks);
+      const result = judge(key, bytes, this, (entry) => layerOf(layout, entry), options);
       if (result.outcome === 'hit') await touch(layout, [descriptor.digest, result.layer?.digest]);
       if (
         result.outcome === 'hit' &&

@@ -66,7 +66,12 @@ export class RegistryCache implements LayerCache {
     await Promise.all([
       layer === undefined || descriptor === undefined
         ? undefined
-        : this.#repository.uploadBlob(descriptor, (s) => layer.compressed(s), {}, signal),
+        : this.#repository.uploadBlob(
+            descriptor,
+            (s) => layer.compressed(s),
+            { mountFrom: this.#repository.mountable(entry.origins ?? []) },
+            signal,
+          ),
       this.#repository.uploadBlob(
         encoded.config,
         () => Promise.resolve(Readable.from([encoded.configBytes])),
@@ -95,7 +100,7 @@ export class RegistryCache implements LayerCache {
     try {
       const found = await this.#repository.getManifest(keyTag(key), options.signal);
       if (found === undefined) return { outcome: 'miss', detail: 'no entry has this key' };
-      return judge(key, found.bytes, (entry) => this.#layer(entry), options);
+      return judge(key, found.bytes, this, (entry) => this.#layer(entry), options);
     } catch (error) {
       return outcomeOf(error);
     }

@@ -67,6 +67,8 @@ export type ProgressEvent =
       readonly step: string;
       readonly key: string;
       readonly outcome: LookupOutcome;
+      /** Of a hit, the cache that had it. */
+      readonly location?: string;
       readonly detail?: string;
     }
   | {

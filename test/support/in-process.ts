@@ -57,10 +57,10 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
         digestFile: undefined,
       },
       cache: {
-        location: cache,
+        sources: cache === undefined ? [] : [cache],
+        target: cache,
         onVolume: false,
         maxAgeSeconds: 3600,
-        push: true,
         runLayers: true,
         copyLayers: true,
         rules: { noCache: false, noCacheStages: [], ignoredArguments: new Set() },

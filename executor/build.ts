@@ -1,6 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type LayerCache, type LookupResult, openLayerCaches } from '../src/layercache/index.ts';
+import { type LayerCache, type LookupResult, openLayerCaches, openTrust } from '../src/layercache/index.ts';
 import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
@@ -24,6 +24,7 @@ import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stack.ts';
 import { openVolumes } from './volumes.ts';
+import { requireSafeSigner, warnOfSigner } from './signer-rules.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
 
 export const creator = `kiln/${version}`;
@@ -89,7 +90,9 @@ async function buildFrom(
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
   const { sources, target: written } = options.cache;
   const isCached = sources.length > 0 || written !== undefined;
-  const cache = isCached ? openLayerCaches(options.cache, client, creator) : undefined;
+  const trust = await openTrust(options.cache);
+  warnOfSigner(trust, progress);
+  const cache = isCached ? openLayerCaches(options.cache, client, creator, trust) : undefined;
   await using scratch = await volumes.scratch();
   const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
   const webFiles = new HttpFiles({
@@ -134,6 +137,7 @@ async function buildFrom(
     progress,
     files,
   });
+  if (isolation.isExclusive) requireSafeSigner(trust, progress);
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,

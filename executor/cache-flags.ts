@@ -13,6 +13,8 @@ export interface CacheFlags {
   readonly cacheFrom: readonly string[];
   readonly cacheTo?: string;
   readonly noPushCache?: boolean;
+  readonly cacheSignKey?: string;
+  readonly cacheVerifyKey: readonly string[];
   readonly cacheTtl: number;
   readonly cacheRunLayers: boolean;
   readonly cacheCopyLayers: boolean;
@@ -32,6 +34,14 @@ export function cacheFlags(): Option[] {
     listFlag('--cache-from <repository>', 'a layer cache that is only read, in this order'),
     valueFlag('--cache-to <repository>', 'a layer cache that is only written'),
     booleanFlag('--no-push-cache', 'read layer caches but store nothing'),
+    valueFlag(
+      '--cache-sign-key <key>',
+      'sign what is stored: a private ed25519 key in a file, env:NAME, or cmd:COMMAND that signs its input',
+    ),
+    listFlag(
+      '--cache-verify-key <file>',
+      'use only what is signed by one of these public ed25519 keys, in a file or env:NAME',
+    ),
     valueFlag('--cache-ttl <duration>', 'layers older than this are made again')
       .argParser(parseSeconds)
       .default(336 * 3600, '336h'),
@@ -49,12 +59,17 @@ export function cacheOptions(
   destinations: readonly Reference[],
   cacheDirectory: string,
 ): CacheOptions {
-  const { sources, target, onVolume } = cachePlaces(flags, destinations, cacheDirectory);
+  const places = cachePlaces(flags, destinations, cacheDirectory);
+  const { sources, onVolume } = places;
+  const target = flags.noPushCache === true ? undefined : places.target;
+  if (flags.cache !== false) requireUse(flags, { sources, target });
   return {
     sources: [...new Set(sources)],
-    target: flags.noPushCache === true ? undefined : target,
+    target,
     onVolume,
     maxAgeSeconds: flags.cacheTtl,
+    signKey: flags.cache === false ? undefined : flags.cacheSignKey,
+    verifyKeys: flags.cache === false ? [] : flags.cacheVerifyKey,
     rules: {
       noCache: flags.noCache,
       noCacheStages: flags.noCacheFilter,
@@ -97,6 +112,21 @@ function cachePlaces(
   if (cache !== true) return noPlaces;
   const inferred = inferCacheRepository(destination);
   return { ...noPlaces, sources: [inferred], target: inferred };
+}
+
+/** Whoever gives a key relies on it. */
+function requireUse(
+  { cacheSignKey, cacheVerifyKey }: CacheFlags,
+  { sources, target }: Pick<CachePlaces, 'sources' | 'target'>,
+): void {
+  if (cacheSignKey !== undefined && target === undefined)
+    throw new UsageError('--cache-sign-key is given, but no layer is stored', {
+      remedy: 'Say where with --cache, --cache-repo or --cache-to, or leave it out.',
+    });
+  if (cacheVerifyKey.length > 0 && sources.length === 0 && target === undefined)
+    throw new UsageError('--cache-verify-key is given, but there is no layer cache', {
+      remedy: 'Name one with --cache-repo or --cache-from, or leave it out.',
+    });
 }
 
 function requireAgreement({ cache, cacheRepo, cacheTo, noPushCache }: CacheFlags): void {

@@ -24,6 +24,8 @@ export interface PlacedLayer {
   readonly origins: readonly BlobOrigin[];
   /** The image it came with, for a layer of a base. */
   readonly base?: BaseImage;
+  /** Its size is what a layer cache says; nothing has read it. */
+  readonly isSizeClaimed?: boolean;
 }
 
 /** A finished image: its documents in memory, its layers wherever they are. */

@@ -61,6 +61,10 @@ export interface CacheOptions {
   /** It was not asked for but lies on the cache volume, and is only read when that can only be read. */
   readonly onVolume: boolean;
   readonly maxAgeSeconds: number;
+  /** Who signs what is stored; see {@link TrustFlags}. */
+  readonly signKey: string | undefined;
+  /** Whose signature is wanted of what is found; empty: nobody's. */
+  readonly verifyKeys: readonly string[];
   readonly rules: CacheRules;
   readonly runLayers: boolean;
   readonly copyLayers: boolean;

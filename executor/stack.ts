@@ -40,7 +40,7 @@ export async function chainOf(stack: readonly StackedLayer[]): Promise<ChainID |
 export function reusedOf(hit: LookupHit, hits: readonly LookupHit[]): Reused {
   const { layer, entry } = hit;
   return {
-    placed: layer === undefined ? undefined : { layer, origins: originsOf(hit, hits) },
+    placed: layer === undefined ? undefined : { layer, origins: originsOf(hit, hits), isSizeClaimed: true },
     created: entry.created,
   };
 }

@@ -143,7 +143,7 @@ export class StageBuilder {
     location?: string,
   ): void {
     // A cache that cannot be asked is warned of once.
-    if (outcome === 'expired' || outcome === 'other-rootfs' || outcome === 'corrupt')
+    if (['expired', 'other-rootfs', 'corrupt', 'untrusted'].includes(outcome))
       this.#outcomes.set(step, detail ?? outcome);
     this.#session.progress.emit({
       type: 'cache',

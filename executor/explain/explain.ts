@@ -4,6 +4,7 @@ import {
   type LookupOptions,
   openEntryStore,
   openLayerCaches,
+  openTrust,
   readInventory,
 } from '../../src/layercache/index.ts';
 import type { RegistryClient } from '../../src/registry/index.ts';
@@ -28,7 +29,8 @@ export async function explainStages(
 ): Promise<StageExplanation<StoredEntry>[]> {
   const { keys, maxAgeSeconds } = lookupsOf(stages, cache.maxAgeSeconds);
   const { sources } = cache;
-  const caches = openLayerCaches({ sources, target: undefined }, client, '');
+  const trust = await openTrust({ signKey: undefined, verifyKeys: cache.verifyKeys });
+  const caches = openLayerCaches({ sources, target: undefined }, client, '', trust);
   const onFailure: LookupOptions['onFailure'] = (location, { outcome, detail }) =>
     progress.warn(`the layer cache ${location} cannot be read (${outcome}): ${detail}`);
   const lookups = await caches.lookup(keys, { maxAgeSeconds, onFailure, signal });

@@ -7,6 +7,8 @@ import { LayoutEntries } from './layout-entries.ts';
 import type { LayerCache } from './layer-cache.ts';
 import { RegistryCache } from './registry-cache.ts';
 import { RegistryEntries } from './registry-entries.ts';
+import type { CacheTrust } from './signature.ts';
+import type { TrustFlags } from './signing-keys.ts';
 
 export { type Difference, differences, type KeyedStep, type StepWords } from './differences.ts';
 export { type CacheEntry, decodeEntry, encodeEntry } from './entry.ts';
@@ -27,17 +29,31 @@ export {
   planEntryPrune,
 } from './prune-entries.ts';
 export { type EntryPruneResult, pruneEntries } from './prune-store.ts';
+export { type CacheTrust, TrustedKeys } from './signature.ts';
+
+/** Reads keys that were named by flags; what that takes is loaded only then. @throws UsageError. */
+export async function openTrust(flags: TrustFlags): Promise<CacheTrust> {
+  if (flags.signKey === undefined && flags.verifyKeys.length === 0) return {};
+  const keys = await import('./signing-keys.ts');
+  return keys.openTrust(flags);
+}
 
 /**
  * Opens the cache that a user named: `oci:DIR`, or a repository.
  *
  * @param creator recorded with every entry.
+ * @param trust who signs what is stored, and whose signature is wanted of what is found (default: nobody).
  * @throws UsageError when it is neither.
  */
-export function openLayerCache(location: string, client: RegistryClient, creator: string): LayerCache {
+export function openLayerCache(
+  location: string,
+  client: RegistryClient,
+  creator: string,
+  trust: CacheTrust = {},
+): LayerCache {
   return location.startsWith('oci:')
-    ? new LayoutCache(location.slice('oci:'.length), creator)
-    : new RegistryCache(location, client, creator);
+    ? new LayoutCache(location.slice('oci:'.length), creator, trust)
+    : new RegistryCache(location, client, creator, trust);
 }
 
 /**
@@ -50,10 +66,11 @@ export function openLayerCaches(
   { sources, target }: { readonly sources: readonly string[]; readonly target: string | undefined },
   client: RegistryClient,
   creator: string,
+  trust: CacheTrust,
 ): LayerCache {
   const opened = new Map<string, LayerCache>();
   for (const location of target === undefined ? sources : [...sources, target])
-    if (!opened.has(location)) opened.set(location, openLayerCache(location, client, creator));
+    if (!opened.has(location)) opened.set(location, openLayerCache(location, client, creator, trust));
   const read = new Set(sources);
   return new CombinedCache(
     [...opened.values()].filter(({ location }) => read.has(location)),

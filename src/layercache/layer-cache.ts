@@ -1,10 +1,12 @@
 import type { Layer } from '../layer/index.ts';
+import type { Descriptor } from '../oci/index.ts';
 import { formatDuration, isAbortError, KilnError, type LookupOutcome, messageOf } from '../support/index.ts';
-import { type CacheEntry, decodeEntry } from './entry.ts';
+import { type CacheEntry, decodeEntry, type EncodedEntry, encodeEntry } from './entry.ts';
 import type { EntryOrigin } from './entry-origin.ts';
 import type { FileList } from './file-list.ts';
 import type { CacheKey } from './keys.ts';
 import type { LastBuild } from './last-build.ts';
+import type { CacheTrust, EntrySigner } from './signature.ts';
 
 /** A cache by its name, and as a place that blobs can be mounted from. */
 export type CachePlace = Pick<LayerCache, 'location' | 'origin'>;
@@ -38,7 +40,7 @@ export interface LookupOptions {
 }
 
 /** A step's result about to be stored. */
-export type NewEntry = Omit<CacheEntry, 'creator' | 'layer' | 'origin'> & {
+export type NewEntry = Omit<CacheEntry, 'creator' | 'layer' | 'origin' | 'signature'> & {
   readonly origin?: EntryOrigin | undefined;
   /** What a copy took, to explain later misses. */
   readonly files?: FileList | undefined;
@@ -68,7 +70,7 @@ export function judge(
   bytes: Uint8Array,
   { location, origin }: CachePlace,
   layerOf: (entry: CacheEntry) => Layer | undefined,
-  options: LookupOptions,
+  { trusted, maxAgeSeconds }: LookupOptions & Pick<CacheTrust, 'trusted'>,
 ): LookupResult {
   let entry: CacheEntry;
   try {
@@ -76,8 +78,12 @@ export function judge(
   } catch (error) {
     return { outcome: 'corrupt', detail: messageOf(error) };
   }
+  if (trusted !== undefined && trusted.signerOf(entry, entry.signature) === undefined)
+    return {
+      outcome: 'untrusted',
+      detail: 'the entry is not signed by a key given with --cache-verify-key',
+    };
   const age = (Date.now() - entry.created.getTime()) / 1000;
-  const { maxAgeSeconds } = options;
   const longest = typeof maxAgeSeconds === 'function' ? maxAgeSeconds(key) : maxAgeSeconds;
   if (longest !== undefined && age > longest)
     return {
@@ -98,4 +104,32 @@ export function outcomeOf(error: unknown): Missed {
         ? 'corrupt'
         : 'error';
   return { outcome, detail: messageOf(error) };
+}
+
+/** What the documents of an entry are made with. */
+export interface EntryWriter {
+  /** Version of Kiln. */
+  readonly creator: string;
+  readonly signer: EntrySigner | undefined;
+}
+
+/** The documents of a result that is about to be stored, signed where that is wanted. @throws KilnError `E_CACHE_SIGNING`. */
+export async function encodeNewEntry(
+  { files, origin, ...entry }: NewEntry,
+  layer: Layer | undefined,
+  { creator, signer }: EntryWriter,
+  signal?: AbortSignal,
+): Promise<EncodedEntry> {
+  const unsigned = {
+    ...entry,
+    origin,
+    creator,
+    layer: layer === undefined ? null : { descriptor: layerDescriptor(layer), diffID: layer.diffID },
+  };
+  return encodeEntry({ ...unsigned, signature: await signer?.sign(unsigned, signal) }, files);
+}
+
+/** A layer as a manifest names it. */
+export function layerDescriptor({ mediaType, digest, size }: Layer): Descriptor {
+  return { mediaType, digest, size };
 }

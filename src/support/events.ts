@@ -87,7 +87,7 @@ export type BaseOutcome = 'warm' | 'ensured' | 'cold';
 
 /** What asking a cache for a key gave; these are never merged into one "miss". */
 export type LookupOutcome =
-  'hit' | 'miss' | 'expired' | 'unauthorized' | 'error' | 'corrupt' | 'other-rootfs';
+  'hit' | 'miss' | 'expired' | 'untrusted' | 'unauthorized' | 'error' | 'corrupt' | 'other-rootfs';
 
 export type ProgressListener = (event: ProgressEvent) => void;
 

@@ -322,6 +322,8 @@ describe('executor explain', () => {
       target: undefined,
       onVolume: false,
       maxAgeSeconds: 336 * 3600,
+      signKey: undefined,
+      verifyKeys: [],
       rules,
       runLayers: true,
       copyLayers: true,

@@ -1,15 +1,14 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCaches, openTrust } from '../src/layercache/index.ts';
-import { formatReference } from '../src/oci/index.ts';
+import { digestOf } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
 import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
-import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
-import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
+import { exportOutput } from './export/index.ts';
+import { assembleImage, type BuildOutput, type BuiltImage, outputOf, type PlacedLayer } from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
@@ -31,8 +30,8 @@ export const creator = `kiln/${version}`;
 
 /** What one build came to. */
 export interface BuildOutcome {
-  readonly image: BuiltImage;
-  /** Where the image was put, as a user would name it. */
+  readonly output: BuildOutput;
+  /** Where it was put, as a user would name it. */
   readonly places: readonly string[];
 }
 
@@ -71,6 +70,7 @@ async function buildFrom(
   signal: AbortSignal,
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
+  const started = new Date();
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
   const limits = singleIdStatement();
@@ -165,9 +165,45 @@ async function buildFrom(
   if (isolation.isExclusive) await fetchAhead(stages, session);
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
-  const places = await exportImage(image, options, client, progress, controller.signal);
+  const attestations = await attestationsOf(image, result, { source, started, stages }, options, session);
+  const output = outputOf([image, ...attestations]);
+  const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
-  return { image, places };
+  return { output, places };
+}
+
+/** What was asked to be said of the image, if anything; what that takes is loaded only then. */
+async function attestationsOf(
+  image: BuiltImage,
+  { stack }: StageResult,
+  facts: {
+    readonly source: string;
+    readonly started: Date;
+    readonly stages: readonly PlannedStage[];
+  },
+  options: BuildOptions,
+  session: BuildSession,
+): Promise<BuiltImage[]> {
+  const { attest: wanted, target, buildArguments, sourceDate, outputs } = options;
+  if (wanted.provenance === undefined && !wanted.sbom) return [];
+  const { attest } = await import('./attest/index.ts');
+  const placed = await Promise.all(stack.map((layer) => layer.placed));
+  const { source, started, stages } = facts;
+  return [
+    await attest(
+      {
+        image,
+        layers: stack.filter((_, index) => placed[index] !== undefined),
+        stages,
+        dockerfile: { path: dockerfileName(options.dockerfile), digest: digestOf(source) },
+        ...{ target, buildArguments, sourceDate, started },
+        destinations: outputs.push ? outputs.destinations : [],
+      },
+      wanted,
+      session.progress,
+      session.signal,
+    ),
+  ];
 }
 
 /**
@@ -281,42 +317,4 @@ async function assemble(
     layers,
     created: date ?? newest(history),
   });
-}
-
-async function exportImage(
-  image: BuiltImage,
-  options: BuildOptions,
-  client: RegistryClient,
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const { outputs } = options;
-  const places: string[] = [];
-  const names = outputs.destinations.map(formatReference);
-  if (outputs.tarPath !== undefined) {
-    await writeArchive(image, outputs.tarPath, names, signal);
-    places.push(outputs.tarPath);
-  }
-  if (outputs.ociLayoutPath !== undefined) {
-    const name = outputs.destinations[0]?.tag ?? 'latest';
-    await writeLayout(image, outputs.ociLayoutPath, name, signal);
-    places.push(`oci:${outputs.ociLayoutPath}:${name}`);
-  }
-  if (outputs.push) {
-    await Promise.all(
-      outputs.destinations.map((destination) => pushImage(client, image, destination, signal)),
-    );
-    places.push(...outputs.destinations.map((destination) => destinationWithDigest(destination, image)));
-  }
-  if (outputs.digestFile !== undefined) {
-    await mkdir(dirname(outputs.digestFile), { recursive: true });
-    await writeFile(outputs.digestFile, image.descriptor.digest);
-  }
-  for (const place of places)
-    progress.emit({
-      type: 'result',
-      message: `wrote ${place}`,
-      fields: { place, digest: image.descriptor.digest },
-    });
-  return places;
 }

@@ -20,7 +20,8 @@ import {
 } from '../src/cli/index.ts';
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
+import { attestFlag, parseAttestations } from './attest-flags.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
@@ -37,6 +38,7 @@ interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFl
   tarPath?: string;
   ociLayoutPath?: string;
   digestFile?: string;
+  attest: string[];
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
@@ -91,6 +93,7 @@ function addBuildFlags(command: Command): void {
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
+    attestFlag(),
     ...cacheFlags(),
     valueFlag(
       '--cache-dir <directory>',
@@ -142,12 +145,12 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
+  const { output } = await build(options, client, progress, signal, { onFirstRun, files });
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
-    message: `built ${image.descriptor.digest} in ${formatSeconds(seconds)}`,
-    fields: { digest: image.descriptor.digest, seconds },
+    message: `built ${output.descriptor.digest} in ${formatSeconds(seconds)}`,
+    fields: { digest: output.descriptor.digest, seconds },
   });
 }
 
@@ -163,6 +166,15 @@ function buildOptions(flags: Flags): BuildOptions {
   const ownLayout =
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
+  const attest = parseAttestations(flags.attest);
+  const attests = attest.sbom || attest.provenance !== undefined;
+  if (attests && ociLayoutPath === undefined && (!push || destinations.length === 0))
+    throw new UsageError(
+      '--attest needs a registry or an OCI layout: a tar file for docker load has no place for it',
+      {
+        remedy: 'Add --destination or --oci-layout-path.',
+      },
+    );
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
@@ -173,6 +185,7 @@ function buildOptions(flags: Flags): BuildOptions {
     compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
+    attest,
     cache: cacheOptions(flags, destinations, cacheDirectory),
   };
 }

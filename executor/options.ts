@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { standardInput } from './context/index.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
+import type { AttestOptions } from './attest-flags.ts';
 import type { CacheRules } from './plan.ts';
 import type { IsolationKind } from './isolation/index.ts';
 
@@ -26,6 +27,7 @@ export interface BuildOptions extends SourceOptions {
   /** What the build checks find fails the build. */
   readonly checkError: boolean;
   readonly outputs: OutputOptions;
+  readonly attest: AttestOptions;
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */
   readonly cacheDirectory: string;

@@ -218,6 +218,7 @@ export class BuildSession implements AsyncDisposable {
       placed: Promise.resolve({ layer, origins: base.image.origins, base: base.image }),
       files: undefined,
       created: undefined,
+      lineage: undefined,
     }));
   }
 

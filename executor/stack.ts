@@ -2,6 +2,7 @@ import type { LookupHit } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { StepFiles } from './isolation/index.ts';
+import type { PlannedStep } from './plan.ts';
 
 /** One step's layer in a stage: known at once for a hit, written in the background or when asked for for a step that ran. */
 export interface StackedLayer {
@@ -11,12 +12,23 @@ export interface StackedLayer {
   readonly files: StepFiles | undefined;
   /** When its step ran, also when that was in another build; undefined for layers of a base. */
   readonly created: Date | undefined;
+  /** The step that made it; undefined for layers of a base. */
+  readonly lineage: LayerLineage | undefined;
+}
+
+/** How a build came by the layer of a step. */
+export interface LayerLineage {
+  readonly step: PlannedStep;
+  readonly stage: string;
+  /** What was found in a cache; undefined when the step ran. */
+  readonly hit: LookupHit | undefined;
 }
 
 /** A result of the cache that a step takes over. */
 export interface Reused {
   readonly placed: PlacedLayer | undefined;
   readonly created: Date;
+  readonly hit: LookupHit;
 }
 
 /** A stage's layers, lowest first. */
@@ -42,6 +54,7 @@ export function reusedOf(hit: LookupHit, hits: readonly LookupHit[]): Reused {
   return {
     placed: layer === undefined ? undefined : { layer, origins: originsOf(hit, hits), isSizeClaimed: true },
     created: entry.created,
+    hit,
   };
 }
 

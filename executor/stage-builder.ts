@@ -165,7 +165,9 @@ export class StageBuilder {
     });
     // The mounted tree lacks this layer; a later step that runs opens a new one.
     if (this.#rootfs !== undefined) this.#session.background(this.#leave());
-    return { placed: Promise.resolve(reused.placed), files: undefined, created: reused.created };
+    const { placed, created, hit } = reused;
+    const lineage = { step, stage: this.#stage.label, hit };
+    return { placed: Promise.resolve(placed), files: undefined, created, lineage };
   }
 
   /** A copy from a stage may have been made from another build of it that gave the same files. */
@@ -347,6 +349,7 @@ export class StageBuilder {
       },
       files: sealed.files,
       created,
+      lineage: { step, stage: this.#stage.label, hit: undefined },
     };
     // A layer that neither the image nor the cache needs is never written: other stages read its directory.
     if (session.needsLayer(this.#stage, step)) void layer.placed;

@@ -18,6 +18,8 @@ export interface LookupHit {
   readonly layer: Layer | undefined;
   /** The cache that has it. */
   readonly place: CachePlace;
+  /** The id of the key that signed it, where keys were given. */
+  readonly signedBy: string | undefined;
   /** What further caches have under the same key, in their order, perhaps made on another rootfs. */
   readonly others: readonly LookupHit[];
 }
@@ -78,7 +80,8 @@ export function judge(
   } catch (error) {
     return { outcome: 'corrupt', detail: messageOf(error) };
   }
-  if (trusted !== undefined && trusted.signerOf(entry, entry.signature) === undefined)
+  const signedBy = trusted?.signerOf(entry, entry.signature);
+  if (trusted !== undefined && signedBy === undefined)
     return {
       outcome: 'untrusted',
       detail: 'the entry is not signed by a key given with --cache-verify-key',
@@ -90,7 +93,7 @@ export function judge(
       outcome: 'expired',
       detail: `expired ${formatDuration(age - longest)} ago, made ${entry.created.toISOString()}`,
     };
-  return { outcome: 'hit', entry, layer: layerOf(entry), place: { location, origin }, others: [] };
+  return { outcome: 'hit', entry, layer: layerOf(entry), place: { location, origin }, signedBy, others: [] };
 }
 
 /** The outcome that an error stands for. @throws the error when it is an abort. */

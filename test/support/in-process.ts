@@ -41,7 +41,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
   const progress = new Progress();
   using _listening = progress.listen((event) => events.push(event));
   await using client = new RegistryClient();
-  const { image } = await build(
+  const { output } = await build(
     {
       context,
       contexts: parseBuildContexts(request.contexts ?? []),
@@ -59,6 +59,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
         ociLayoutPath: layout,
         digestFile: undefined,
       },
+      attest: { provenance: undefined, sbom: false },
       cache: {
         sources: cache === undefined ? [] : [cache],
         target: cache,
@@ -82,5 +83,5 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
     progress,
     new AbortController().signal,
   );
-  return { digest: image.descriptor.digest, layout: `${layout}:latest`, events };
+  return { digest: output.descriptor.digest, layout: `${layout}:latest`, events };
 }

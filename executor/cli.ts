@@ -24,7 +24,8 @@ import {
 } from '../src/cli/index.ts';
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
+import { attestFlag, parseAttestations } from './attest-flags.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
@@ -43,7 +44,7 @@ interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFl
   tarPath?: string;
   ociLayoutPath?: string;
   digestFile?: string;
-  noPushCache?: boolean;
+  attest: string[];
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
@@ -99,8 +100,8 @@ function addBuildFlags(command: Command): void {
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
+    attestFlag(),
     ...cacheFlags(),
-    booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
       '--cache-dir <directory>',
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
@@ -154,7 +155,7 @@ async function buildCommand(flags: Flags, notes: readonly string[], signal: Abor
     });
   };
   await using trace = await traceBuild(process.env, options.subject, progress);
-  const { image } = await build(options, client, progress, signal, { onFirstRun, files }).catch(
+  const { output } = await build(options, client, progress, signal, { onFirstRun, files }).catch(
     (error: unknown) => {
       trace?.failed(error);
       throw error;
@@ -163,8 +164,8 @@ async function buildCommand(flags: Flags, notes: readonly string[], signal: Abor
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
-    message: `built ${image.descriptor.digest} in ${formatSeconds(seconds)}`,
-    fields: { digest: image.descriptor.digest, seconds },
+    message: `built ${output.descriptor.digest} in ${formatSeconds(seconds)}`,
+    fields: { digest: output.descriptor.digest, seconds },
   });
 }
 
@@ -180,6 +181,15 @@ function buildOptions(flags: Flags): BuildOptions {
   const ownLayout =
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
+  const attest = parseAttestations(flags.attest);
+  const attests = attest.sbom || attest.provenance !== undefined;
+  if (attests && ociLayoutPath === undefined && (!push || destinations.length === 0))
+    throw new UsageError(
+      '--attest needs a registry or an OCI layout: a tar file for docker load has no place for it',
+      {
+        remedy: 'Add --destination or --oci-layout-path.',
+      },
+    );
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
@@ -190,9 +200,7 @@ function buildOptions(flags: Flags): BuildOptions {
     compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
-    cache: {
-      ...cacheOptions(flags, destinations, cacheDirectory),
-      push: flags.noPushCache !== true,
-    },
+    attest,
+    cache: cacheOptions(flags, destinations, cacheDirectory),
   };
 }

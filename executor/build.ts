@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
+import { type LayerCache, type LookupResult, openLayerCaches, openTrust } from '../src/layercache/index.ts';
+import { digestOf } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
@@ -7,7 +8,14 @@ import { checkBuild } from './checks.ts';
 import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { exportOutput } from './export/index.ts';
-import { assembleImage, type BuiltImage, type PlacedLayer, requireFormat } from './image.ts';
+import {
+  assembleImage,
+  type BuildOutput,
+  type BuiltImage,
+  outputOf,
+  type PlacedLayer,
+  requireFormat,
+} from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
@@ -21,17 +29,18 @@ import { withOneCompression } from './recompress.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
-import type { StageResult } from './stage-builder.ts';
+import type { StageResult } from './stack.ts';
 import { PushCheck } from './push-check.ts';
 import { openVolumes } from './volumes.ts';
+import { requireSafeSigner, warnOfSigner } from './signer-rules.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
 
 export const creator = `kiln/${version}`;
 
 /** What one build came to. */
 export interface BuildOutcome {
-  readonly image: BuiltImage;
-  /** Where the image was put, as a user would name it. */
+  readonly output: BuildOutput;
+  /** Where it was put, as a user would name it. */
   readonly places: readonly string[];
 }
 
@@ -70,18 +79,15 @@ async function buildFrom(
   signal: AbortSignal,
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
+  const started = new Date();
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
-  const cache =
-    options.cache.location === undefined
-      ? undefined
-      : openLayerCache(options.cache.location, client, creator);
   await using check = new PushCheck({
     client,
     outputs: options.outputs,
-    cache: options.cache.push && limits === undefined ? cache?.origin : undefined,
+    cache: limits === undefined ? options.cache.target : undefined,
     progress,
     signal: controller.signal,
   });
@@ -98,6 +104,11 @@ async function buildFrom(
   await using volumes = await openVolumes(options, progress);
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
+  const { sources, target: written } = options.cache;
+  const isCached = sources.length > 0 || written !== undefined;
+  const trust = await openTrust(options.cache);
+  warnOfSigner(trust, progress);
+  const cache = isCached ? openLayerCaches(options.cache, client, creator, trust) : undefined;
   await using scratch = await volumes.scratch();
   const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
   const webFiles = new HttpFiles({
@@ -143,6 +154,7 @@ async function buildFrom(
     progress,
     files,
   });
+  if (isolation.isExclusive) requireSafeSigner(trust, progress);
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,
@@ -157,7 +169,7 @@ async function buildFrom(
     stages,
     // What others would take for theirs must have the owners that theirs has.
     cachePush:
-      options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
+      written !== undefined && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
@@ -172,10 +184,45 @@ async function buildFrom(
   if (isolation.isExclusive) await fetchAhead(stages, session);
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
-  const output = { images: [image], index: undefined, descriptor: image.descriptor };
+  const attestations = await attestationsOf(image, result, { source, started, stages }, options, session);
+  const output = outputOf([image, ...attestations], options.outputs.annotations.index);
   const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
-  return { image, places };
+  return { output, places };
+}
+
+/** What was asked to be said of the image, if anything; what that takes is loaded only then. */
+async function attestationsOf(
+  image: BuiltImage,
+  { stack }: StageResult,
+  facts: {
+    readonly source: string;
+    readonly started: Date;
+    readonly stages: readonly PlannedStage[];
+  },
+  options: BuildOptions,
+  session: BuildSession,
+): Promise<BuiltImage[]> {
+  const { attest: wanted, target, buildArguments, sourceDate, outputs } = options;
+  if (wanted.provenance === undefined && !wanted.sbom) return [];
+  const { attest } = await import('./attest/index.ts');
+  const placed = await Promise.all(stack.map((layer) => layer.placed));
+  const { source, started, stages } = facts;
+  return [
+    await attest(
+      {
+        image,
+        layers: stack.filter((_, index) => placed[index] !== undefined),
+        stages,
+        dockerfile: { path: dockerfileName(options.dockerfile), digest: digestOf(source) },
+        ...{ target, buildArguments, sourceDate, started },
+        destinations: outputs.push ? outputs.destinations : [],
+      },
+      wanted,
+      session.progress,
+      session.signal,
+    ),
+  ];
 }
 
 /**
@@ -263,13 +310,12 @@ async function lookUpAll(
 ): Promise<ReadonlyMap<string, LookupResult>> {
   if (cache === undefined) return new Map();
   const { keys, maxAgeSeconds } = lookupsOf(stages, options.cache.maxAgeSeconds);
-  const lookups = await cache.lookup(keys, { maxAgeSeconds, signal });
-  const failed = [...lookups.values()].find(
-    ({ outcome }) => outcome === 'error' || outcome === 'unauthorized',
-  );
-  if (failed !== undefined && failed.outcome !== 'hit')
-    progress.warn(`the layer cache ${cache.location} cannot be read (${failed.outcome}): ${failed.detail}`);
-  return lookups;
+  return cache.lookup(keys, {
+    maxAgeSeconds,
+    signal,
+    onFailure: (location, { outcome, detail }) =>
+      progress.warn(`the layer cache ${location} cannot be read (${outcome}): ${detail}`),
+  });
 }
 
 async function assemble(

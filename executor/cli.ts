@@ -25,6 +25,7 @@ import {
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
 import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
+import { attestFlag, parseAttestations } from './attest-flags.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
@@ -39,7 +40,7 @@ import { traceBuild } from './tracing/index.ts';
 interface Flags extends SourceFlags, ExportFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   label: string[];
   checkError: boolean;
-  noPushCache?: boolean;
+  attest: string[];
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
@@ -90,8 +91,8 @@ function addBuildFlags(command: Command): void {
     ...exportFlags(),
     listFlag('--label <name=value>', 'label of the image'),
     checkErrorFlag(),
+    attestFlag(),
     ...cacheFlags(),
-    booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
       '--cache-dir <directory>',
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
@@ -142,7 +143,7 @@ async function buildCommand(flags: Flags, notes: readonly string[], signal: Abor
     });
   };
   await using trace = await traceBuild(process.env, options.subject, progress);
-  const { image } = await build(options, client, progress, signal, { onFirstRun, files }).catch(
+  const { output } = await build(options, client, progress, signal, { onFirstRun, files }).catch(
     (error: unknown) => {
       trace?.failed(error);
       throw error;
@@ -151,8 +152,8 @@ async function buildCommand(flags: Flags, notes: readonly string[], signal: Abor
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
-    message: `built ${image.descriptor.digest} in ${formatSeconds(seconds)}`,
-    fields: { digest: image.descriptor.digest, seconds },
+    message: `built ${output.descriptor.digest} in ${formatSeconds(seconds)}`,
+    fields: { digest: output.descriptor.digest, seconds },
   });
 }
 
@@ -162,6 +163,9 @@ function buildOptions(flags: Flags): BuildOptions {
   const source = sourceOptions(flags, destinations);
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');
+  const attest = parseAttestations(flags.attest);
+  const attests = attest.sbom || attest.provenance !== undefined;
+  const outputs = exportOptions(flags, destinations, { cacheDirectory, directory, attests });
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
@@ -170,10 +174,8 @@ function buildOptions(flags: Flags): BuildOptions {
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
-    outputs: exportOptions(flags, destinations, cacheDirectory, directory),
-    cache: {
-      ...cacheOptions(flags, destinations, cacheDirectory),
-      push: flags.noPushCache !== true,
-    },
+    outputs,
+    attest,
+    cache: cacheOptions(flags, destinations, cacheDirectory),
   };
 }

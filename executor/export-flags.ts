@@ -87,6 +87,15 @@ export function digestFileFlags(): Option[] {
   ];
 }
 
+/** What a build is, as far as it matters to where its image goes. */
+export interface ExportedBuild {
+  readonly cacheDirectory: string;
+  /** The context's. */
+  readonly directory: string;
+  /** Something is said of the image beside it, which takes an index. */
+  readonly attests: boolean;
+}
+
 /**
  * @param destinations where the image goes.
  * @throws UsageError for what does not go together.
@@ -94,16 +103,18 @@ export function digestFileFlags(): Option[] {
 export function exportOptions(
   flags: ExportFlags,
   destinations: readonly Reference[],
-  cacheDirectory: string,
-  directory: string,
+  build: ExportedBuild,
 ): OutputOptions {
   const { imageFormat: format, compression, compressionLevel: level, forceCompression } = flags;
+  const { cacheDirectory, directory, attests } = build;
   const annotations = new Annotations(flags.annotation);
   if (format === 'docker' && compression === 'zstd')
     throw unsuitable('layers compressed with zstd', 'Use --compression gzip, or --image-format oci.');
   if (format === 'docker' && !annotations.isEmpty)
     throw unsuitable('annotations', 'Use --label, or --image-format oci.');
-  if (annotations.index.size > 0)
+  if (format === 'docker' && attests)
+    throw unsuitable('attestations', 'Leave out --attest, or use --image-format oci.');
+  if (annotations.index.size > 0 && !attests)
     throw new UsageError('there is an annotation for an index, but an image of one platform has none', {
       remedy: 'Annotate the manifest: --annotation key=value.',
     });
@@ -117,12 +128,18 @@ export function exportOptions(
   // With nothing said about where to, the image goes to a layout beside the cache.
   const ownLayout =
     nowhere && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
+  const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
+  if (attests && ociLayoutPath === undefined && (!push || destinations.length === 0))
+    throw new UsageError(
+      '--attest needs a registry or an OCI layout: a tar file for docker load has no place for it',
+      { remedy: 'Add --destination or --oci-layout-path.' },
+    );
   return {
     destinations,
     push,
     checkPush: !flags.skipPushPermissionCheck,
     tarPath: flags.tarPath,
-    ociLayoutPath: flags.ociLayoutPath ?? ownLayout,
+    ociLayoutPath,
     digestFiles: digestFiles(flags),
     format,
     annotations,

@@ -5,6 +5,7 @@ import {
   digestOf,
   type HistoryEntry,
   type ImageConfig,
+  type Index,
   layerCompression,
   type Manifest,
   mediaTypes,
@@ -25,6 +26,8 @@ export interface PlacedLayer {
   readonly origins: readonly BlobOrigin[];
   /** The image it came with, for a layer of a base. */
   readonly base?: BaseImage;
+  /** Its size is what a layer cache says; nothing has read it. */
+  readonly isSizeClaimed?: boolean;
 }
 
 /** A finished image: its documents in memory, its layers wherever they are. */
@@ -111,6 +114,51 @@ export function assembleImage(parts: ImageParts): BuiltImage {
     configBytes,
     layers,
   };
+}
+
+/** One image as it is; several, in their order, with an index. */
+export function outputOf(
+  images: readonly BuiltImage[],
+  annotations: ReadonlyMap<string, string> = new Map(),
+): BuildOutput {
+  const [first, ...others] = images;
+  if (first !== undefined && others.length === 0)
+    return { images, index: undefined, descriptor: first.descriptor };
+  const index = assembleIndex(
+    images.map(({ descriptor }) => descriptor),
+    annotations,
+  );
+  return { images, index, descriptor: index.descriptor };
+}
+
+/** Writes an index (OCI image specification 1.1), or of Docker's images alone the list that Docker has for it. */
+export function assembleIndex(
+  manifests: readonly Descriptor[],
+  annotations: ReadonlyMap<string, string> = new Map(),
+): BuiltIndex {
+  // Docker's list knows no annotations.
+  const isDocker =
+    annotations.size === 0 && manifests.every(({ mediaType }) => mediaType === mediaTypes.dockerManifest);
+  const mediaType = isDocker ? mediaTypes.dockerManifestList : mediaTypes.ociIndex;
+  const index: Index = {
+    schemaVersion: 2,
+    mediaType,
+    manifests,
+    ...(annotations.size === 0 ? {} : { annotations: Object.fromEntries(annotations) }),
+  };
+  const bytes = Buffer.from(JSON.stringify(index));
+  return { bytes, descriptor: { mediaType, digest: digestOf(bytes), size: bytes.length } };
+}
+
+/** The annotations by which an index tells an attestation from an image, and says what it is about; BuildKit's. */
+export const attestationAnnotations = {
+  type: 'vnd.docker.reference.type',
+  digest: 'vnd.docker.reference.digest',
+} as const;
+
+/** Whether what was built says something of an image and is none itself. */
+export function isAttestation({ descriptor }: BuiltImage): boolean {
+  return descriptor.annotations?.[attestationAnnotations.type] === 'attestation-manifest';
 }
 
 /**

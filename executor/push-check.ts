@@ -1,3 +1,4 @@
+import { parseReference } from '../src/oci/index.ts';
 import { type RegistryClient, RegistryError, type RepositoryName } from '../src/registry/index.ts';
 import { KilnError, type Progress } from '../src/support/index.ts';
 import type { OutputOptions } from './options.ts';
@@ -5,8 +6,8 @@ import type { OutputOptions } from './options.ts';
 export interface PushCheckParts {
   readonly client: RegistryClient;
   readonly outputs: Pick<OutputOptions, 'destinations' | 'push' | 'checkPush'>;
-  /** The repository of the layer cache, when it will be written. */
-  readonly cache: RepositoryName | undefined;
+  /** The layer cache that will be written: a repository or `oci:DIR`. */
+  readonly cache: string | undefined;
   readonly progress: Progress;
   readonly signal: AbortSignal;
 }
@@ -52,8 +53,9 @@ export class PushCheck implements AsyncDisposable {
       (outputs.push ? outputs.destinations : []).map((name) => [`${name.registry}/${name.repository}`, name]),
     );
     const checks = [...repositories.values()].map((name) => this.#try(name));
-    const known = cache === undefined || repositories.has(`${cache.registry}/${cache.repository}`);
-    if (!known) checks.push(this.#tryCache(cache));
+    const written = cache === undefined || cache.startsWith('oci:') ? undefined : parseReference(cache);
+    if (written !== undefined && !repositories.has(`${written.registry}/${written.repository}`))
+      checks.push(this.#tryCache(written));
     await Promise.all(checks);
   }
 

@@ -104,17 +104,12 @@ class Target {
   }
 
   /** @param homes repositories of the registry that have the blob for certain. @returns whether this one has it now. */
-  async upload({ descriptor, open, origins }: PushableBlob, homes: readonly string[]): Promise<boolean> {
+  async upload(blob: PushableBlob, homes: readonly string[]): Promise<boolean> {
+    const { descriptor, open, origins, checkSize = false } = blob;
     if (this.#signal.aborted) return false;
-    const known = origins.filter(({ registry }) => registry === this.#repository.registry);
-    const mountFrom = [...new Set([...homes, ...known.map(({ repository }) => repository)])];
+    const mountFrom = [...new Set([...homes, ...this.#repository.mountable(origins)])];
     try {
-      await this.#repository.uploadBlob(
-        descriptor,
-        open,
-        { mountFrom: mountFrom.filter((name) => name !== this.name) },
-        this.#signal,
-      );
+      await this.#repository.uploadBlob(descriptor, open, { mountFrom, checkSize }, this.#signal);
       return true;
     } catch (error) {
       this.#fail(error);

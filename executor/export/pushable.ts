@@ -9,6 +9,8 @@ export interface PushableBlob {
   readonly open: OpenBlob;
   /** Where else it lies. */
   readonly origins: readonly BlobOrigin[];
+  /** Nobody has seen that its size is what the descriptor says. */
+  readonly checkSize?: boolean;
 }
 
 /** A manifest or index that is pushed. */
@@ -39,10 +41,11 @@ export function pushableOf({ images, index }: BuildOutput): Pushable {
 
 function blobsOf({ layers, manifest, configBytes }: BuiltImage): PushableBlob[] {
   return [
-    ...layers.map(({ layer, origins }) => ({
+    ...layers.map(({ layer, origins, isSizeClaimed: checkSize = false }) => ({
       descriptor: { mediaType: layer.mediaType, digest: layer.digest, size: layer.size },
       open: (signal?: AbortSignal) => layer.compressed(signal),
       origins,
+      checkSize,
     })),
     {
       descriptor: manifest.config,

@@ -7,7 +7,7 @@ import {
   booleanFlag,
   defaultCacheDirectory,
   listFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -79,7 +79,7 @@ export function explainCommand(signal: AbortSignal): Command {
     ...registryFlags(),
     ...pushFlags(),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ]);
 }
 
@@ -96,7 +96,7 @@ async function explain(flags: ExplainFlags, signal: AbortSignal): Promise<void> 
         flags.cacheTo === undefined ? 'Leave --cache=false out.' : 'Name what builds read with --cache-from.',
     });
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using client = new RegistryClient(registryOptions(flags, progress));
   const stages = await plan(source, cache, { client, progress, cacheDirectory, signal }, flags.allStages);
   warnOfRules(cache.rules, stages, progress);

@@ -32,6 +32,8 @@ export type ProgressEvent =
       readonly bytes: number;
       readonly total?: number;
       readonly done: boolean;
+      /** Since it began. */
+      readonly seconds?: number;
     }
   | {
       /** How many of many small things are done. */

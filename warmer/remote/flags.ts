@@ -1,7 +1,7 @@
 import type { Option } from 'commander';
 import {
   listFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -35,7 +35,7 @@ export function remoteFlags(): Option[] {
     ...registryFlags(),
     ...pushFlags(),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ];
 }
 
@@ -67,7 +67,7 @@ export async function withRemote<T>(
     });
   keepHeapSmall();
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using client = new RegistryClient(registryOptions(flags, progress));
   const store = openEntryStore(flags.cacheRepo, client);
   const { trusted } = await openTrust({ signKey: undefined, verifyKeys: flags.cacheVerifyKey ?? [] });

@@ -1,15 +1,7 @@
 import { join } from 'node:path';
 import PQueue from 'p-queue';
 import type { Compression, Layer, LayerSource } from '../src/layer/index.ts';
-import {
-  describeKey,
-  foldFileList,
-  type KeyDefinition,
-  type LayerCache,
-  type LookupOptions,
-  type LookupResult,
-  stepKey,
-} from '../src/layercache/index.ts';
+import type { KeyDefinition, LayerCache, LookupOptions, LookupResult } from '../src/layercache/index.ts';
 import type { ChainID, Digest, Platform } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
@@ -20,7 +12,8 @@ import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
 import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
-import { originOf, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
+import { newEntryOf } from './new-entry.ts';
+import type { PlannedBase, PlannedStage, PlannedStep } from './plan.ts';
 import type { StackedLayer, StageResult } from './stack.ts';
 import { StageBuilder } from './stage-builder.ts';
 
@@ -339,21 +332,9 @@ export class BuildSession implements AsyncDisposable {
     if (this.#changed.has(step)) return;
     const byContent = options.contentKnown === true ? undefined : this.contentDefinitions.get(step);
     const definitions = [step.definition, ...(byContent === undefined ? [] : [byContent])];
+    const made = { parentChainID, created, origins: options.origins ?? [] };
     const stores = definitions.map((definition) =>
-      cache.store(
-        {
-          key: stepKey(definition),
-          parentChainID,
-          created,
-          createdBy: step.written,
-          origin: originOf(stage, step),
-          files: step.files === undefined ? undefined : foldFileList(step.files),
-          description: describeKey(definition),
-          origins: options.origins ?? [],
-        },
-        layer,
-        this.signal,
-      ),
+      cache.store(newEntryOf(stage, step, definition, made), layer, this.signal),
     );
     this.background(
       Promise.all(stores).then(

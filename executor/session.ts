@@ -1,28 +1,22 @@
 import { join } from 'node:path';
 import PQueue from 'p-queue';
-import type { Layer, LayerSource, UnpackedTree } from '../src/layer/index.ts';
-import {
-  describeKey,
-  foldFileList,
-  type KeyDefinition,
-  type LayerCache,
-  type LookupOptions,
-  type LookupResult,
-  stepKey,
-} from '../src/layercache/index.ts';
+import type { Compression, Layer, LayerSource, UnpackedTree } from '../src/layer/index.ts';
+import type { KeyDefinition, LayerCache, LookupOptions, LookupResult } from '../src/layercache/index.ts';
 import type { ChainID, Digest, Platform } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
 import type { Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
-import type { PlacedLayer } from './image.ts';
+import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
 import { LayerDirectories } from './layer-directories.ts';
 import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
-import { originOf, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
-import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
+import { newEntryOf } from './new-entry.ts';
+import type { PlannedBase, PlannedStage, PlannedStep } from './plan.ts';
+import type { StackedLayer, StageResult } from './stack.ts';
+import { StageBuilder } from './stage-builder.ts';
 
 /** What a build works with; one for every build. */
 export interface SessionParts {
@@ -44,7 +38,7 @@ export interface SessionParts {
   readonly exported: ReadonlySet<PlannedStage>;
   /** Stages that steps of other stages copy from. */
   readonly sources: ReadonlySet<PlannedStage>;
-  readonly compression: 'gzip' | 'zstd';
+  readonly compression: Compression;
   /** No time in a layer is later, in seconds since 1970. */
   readonly clampTime: number | undefined;
   readonly progress: Progress;
@@ -117,7 +111,7 @@ export class BuildSession implements AsyncDisposable {
   get cache(): LayerCache | undefined {
     return this.#parts.cache;
   }
-  get compression(): 'gzip' | 'zstd' {
+  get compression(): Compression {
     return this.#parts.compression;
   }
   /** How a step is looked up by the content of what it copies, which does not grow old with where it is from. */
@@ -221,6 +215,7 @@ export class BuildSession implements AsyncDisposable {
       placed: Promise.resolve({ layer, origins: base.image.origins, base: base.image }),
       files: undefined,
       created: undefined,
+      lineage: undefined,
     }));
   }
 
@@ -308,27 +303,20 @@ export class BuildSession implements AsyncDisposable {
     parentChainID: ChainID | null,
     layer: Layer | undefined,
     created: Date,
-    options: { readonly contentKnown?: boolean } = {},
+    options: {
+      readonly contentKnown?: boolean;
+      /** Where the layer's blob lies already. */
+      readonly origins?: readonly BlobOrigin[] | undefined;
+    } = {},
   ): void {
     const { cache } = this.#parts;
     if (cache === undefined || step.definition === undefined || !this.#isStored(step)) return;
     if (this.#changed.has(step)) return;
     const byContent = options.contentKnown === true ? undefined : this.contentDefinitions.get(step);
     const definitions = [step.definition, ...(byContent === undefined ? [] : [byContent])];
+    const made = { parentChainID, created, origins: options.origins ?? [] };
     const stores = definitions.map((definition) =>
-      cache.store(
-        {
-          key: stepKey(definition),
-          parentChainID,
-          created,
-          createdBy: step.written,
-          origin: originOf(stage, step),
-          files: step.files === undefined ? undefined : foldFileList(step.files),
-          description: describeKey(definition),
-        },
-        layer,
-        this.signal,
-      ),
+      cache.store(newEntryOf(stage, step, definition, made), layer, this.signal),
     );
     this.background(
       Promise.all(stores).then(

@@ -1,15 +1,16 @@
 import { join } from 'node:path';
 import PQueue from 'p-queue';
-import type { Compression, Layer, LayerSource } from '../src/layer/index.ts';
+import type { Compression, Layer, LayerSource, UnpackedTree } from '../src/layer/index.ts';
 import type { KeyDefinition, LayerCache, LookupOptions, LookupResult } from '../src/layercache/index.ts';
 import type { ChainID, Digest, Platform } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
-import type { LayerLease, Volume } from '../src/volume/index.ts';
+import type { Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
 import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
+import { LayerDirectories } from './layer-directories.ts';
 import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
 import { newEntryOf } from './new-entry.ts';
@@ -57,8 +58,7 @@ const writers = 2;
 export class BuildSession implements AsyncDisposable {
   readonly #parts: SessionParts;
   readonly #results = new Map<number, Promise<StageResult>>();
-  readonly #leases: LayerLease[] = [];
-  readonly #paths = new Map<Digest, Promise<string>>();
+  readonly #directories: LayerDirectories;
   readonly #sources: LayerSources;
   readonly #pulls = new Map<BaseImage, Promise<void>>();
   readonly #built = new Set<PlannedStage>();
@@ -74,8 +74,12 @@ export class BuildSession implements AsyncDisposable {
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
-    const { volumes, controller } = parts;
+    const { volumes, scratch, controller } = parts;
     const pull = (base: BaseImage): Promise<void> => this.#pull(base, { unpack: false });
+    this.#directories = new LayerDirectories({
+      ...{ volumes, scratch, signal: controller.signal },
+      pull: (base) => this.#pull(base),
+    });
     this.#sources = new LayerSources({ volumes, pull, signal: controller.signal });
     const { cache, subject, stages, progress, cachePush: remembers } = parts;
     if (cache === undefined) return;
@@ -217,7 +221,7 @@ export class BuildSession implements AsyncDisposable {
 
   /** A stack in the forms that a backend may ask for. */
   layersOf(stack: readonly StackedLayer[]): LayerStack {
-    return { directories: () => this.directoriesOf(stack), sources: () => this.#sourcesOf(stack) };
+    return { directories: () => this.#directoriesOf(stack), sources: () => this.#sourcesOf(stack) };
   }
 
   async #sourcesOf(stack: readonly StackedLayer[]): Promise<LayerSource[]> {
@@ -232,38 +236,16 @@ export class BuildSession implements AsyncDisposable {
     return sources.filter((source) => source !== undefined);
   }
 
-  /** The unpacked directories of a stack, lowest first; each once, since overlayfs refuses one twice. */
-  async directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
-    const paths = await Promise.all(
-      stack.map(async (stacked) => {
-        if (stacked.files?.kind === 'upper') return stacked.files.directory;
-        const layer = await stacked.placed;
-        return layer === undefined ? undefined : this.#unpacked(layer);
+  /** The unpacked directories of a stack, lowest first. */
+  async #directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
+    const trees = await Promise.all(
+      stack.map(async ({ files, placed }): Promise<UnpackedTree | undefined> => {
+        if (files?.kind === 'upper') return { path: files.directory, implied: [] };
+        const layer = await placed;
+        return layer && this.#directories.find(layer);
       }),
     );
-    const found = paths.filter((path) => path !== undefined);
-    return found.filter((path, index) => found.lastIndexOf(path) === index);
-  }
-
-  #unpacked(placed: PlacedLayer): Promise<string> {
-    const { diffID } = placed.layer;
-    const known = this.#paths.get(diffID);
-    if (known !== undefined) return known;
-    const path = this.#acquire(placed);
-    this.#paths.set(diffID, path);
-    return path;
-  }
-
-  async #acquire(placed: PlacedLayer): Promise<string> {
-    if (placed.base !== undefined && !(await placed.base.isThere())) await this.#pull(placed.base);
-    for (const volume of this.#parts.volumes) {
-      const lease = await volume.acquireLayers([placed.layer], this.signal);
-      const path = lease?.paths[0];
-      if (lease === undefined || path === undefined) continue;
-      this.#leases.push(lease);
-      return path;
-    }
-    throw new Error(`no volume could unpack layer ${placed.layer.digest}`);
+    return this.#directories.stack(trees.filter((tree) => tree !== undefined));
   }
 
   /** Puts a cold base on the writable volume as an image, so that the next build finds it warm. */
@@ -378,7 +360,7 @@ export class BuildSession implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     while (this.#background.size > 0) await Promise.all(this.#background);
-    for (const lease of this.#leases) await lease[Symbol.asyncDispose]();
+    await this.#directories[Symbol.asyncDispose]();
     await this.#sources[Symbol.asyncDispose]();
   }
 }

@@ -8,20 +8,29 @@ import { checkBuild } from './checks.ts';
 import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { exportOutput } from './export/index.ts';
-import { assembleImage, type BuildOutput, type BuiltImage, outputOf, type PlacedLayer } from './image.ts';
+import {
+  assembleImage,
+  type BuildOutput,
+  type BuiltImage,
+  outputOf,
+  type PlacedLayer,
+  requireFormat,
+} from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
-import { type BuildOptions, givenPaths } from './options.ts';
+import { type BuildOptions, givenPaths, type OutputOptions } from './options.ts';
 import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
+import { withOneCompression } from './recompress.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stack.ts';
+import { PushCheck } from './push-check.ts';
 import { openVolumes } from './volumes.ts';
 import { requireSafeSigner, warnOfSigner } from './signer-rules.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
@@ -75,6 +84,13 @@ async function buildFrom(
   const { platform, buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
+  await using check = new PushCheck({
+    client,
+    outputs: options.outputs,
+    cache: limits === undefined ? options.cache.target : undefined,
+    progress,
+    signal: controller.signal,
+  });
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, dockerfileName(options.dockerfile));
   const graph = resolveStages(dockerfile, {
@@ -123,13 +139,14 @@ async function buildFrom(
     { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
     { failing: options.checkError, progress },
   );
+  const target = stages.at(-1);
+  if (target === undefined) throw new Error('no stage is needed');
+  requireOutputs(target, options.outputs);
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
-  const target = stages.at(-1);
-  if (target === undefined) throw new Error('no stage is needed');
   await using isolation = await openIsolation({
     ...options.isolation,
     given: givenPaths(options),
@@ -156,17 +173,19 @@ async function buildFrom(
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
-    compression: options.compression,
+    compression: options.outputs.compression,
     clampTime: options.sourceDate,
     exported: exportedStages(target),
     sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
+  if (stages.some((stage) => forecast(stage, session.resultFor).certain < stage.steps.length))
+    await check.allowed;
   if (isolation.isExclusive) await fetchAhead(stages, session);
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
   const attestations = await attestationsOf(image, result, { source, started, stages }, options, session);
-  const output = outputOf([image, ...attestations]);
+  const output = outputOf([image, ...attestations], options.outputs.annotations.index);
   const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
   return { output, places };
@@ -243,6 +262,12 @@ function exportedStages(target: PlannedStage): Set<PlannedStage> {
   return exported;
 }
 
+/** What the image cannot be is said before anything is built. */
+function requireOutputs(target: PlannedStage, { format, forceCompression }: OutputOptions): void {
+  const [lowest] = [...exportedStages(target)].slice(-1);
+  if (lowest?.base.kind === 'image' && !forceCompression) requireFormat(lowest.base.image.layers, format);
+}
+
 function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
   const sources = stages.flatMap(({ steps }) => steps.map(({ source }) => source));
   return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
@@ -302,14 +327,17 @@ async function assemble(
   const stack = await Promise.all(result.stack.map(({ placed }) => placed));
   await session.settle();
   session.signal.throwIfAborted();
-  const layers = stack
+  const made = stack
     .filter((layer): layer is PlacedLayer => layer !== undefined)
     .map((layer) => session.placedEverywhere(layer));
+  const layers = options.outputs.forceCompression ? await withOneCompression(made, session) : made;
   const { state } = target.interpreted;
   for (const [name, value] of options.labels) state.labels.set(name, value);
   const date = options.sourceDate === undefined ? undefined : new Date(options.sourceDate * 1000);
   const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
+    format: options.outputs.format,
+    annotations: options.outputs.annotations.manifest(options.platform),
     platform: options.platform,
     config: state.containerConfig(),
     author: state.author,

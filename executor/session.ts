@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import PQueue from 'p-queue';
-import type { Layer, LayerSource } from '../src/layer/index.ts';
+import type { Compression, Layer, LayerSource } from '../src/layer/index.ts';
 import type { KeyDefinition, LayerCache, LookupOptions, LookupResult } from '../src/layercache/index.ts';
 import type { ChainID, Digest, Platform } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
@@ -37,7 +37,7 @@ export interface SessionParts {
   readonly exported: ReadonlySet<PlannedStage>;
   /** Stages that steps of other stages copy from. */
   readonly sources: ReadonlySet<PlannedStage>;
-  readonly compression: 'gzip' | 'zstd';
+  readonly compression: Compression;
   /** No time in a layer is later, in seconds since 1970. */
   readonly clampTime: number | undefined;
   readonly progress: Progress;
@@ -107,7 +107,7 @@ export class BuildSession implements AsyncDisposable {
   get cache(): LayerCache | undefined {
     return this.#parts.cache;
   }
-  get compression(): 'gzip' | 'zstd' {
+  get compression(): Compression {
     return this.#parts.compression;
   }
   /** How a step is looked up by the content of what it copies, which does not grow old with where it is from. */

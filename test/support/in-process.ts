@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { Annotations } from '../../executor/annotations.ts';
 import { build } from '../../executor/build.ts';
 import type { BuildOptions } from '../../executor/options.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
@@ -55,9 +56,15 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       outputs: {
         destinations: [],
         push: false,
+        checkPush: false,
         tarPath: undefined,
         ociLayoutPath: layout,
-        digestFile: undefined,
+        digestFiles: { digest: undefined, named: undefined, tagged: undefined, builderOutput: undefined },
+        format: 'oci',
+        compression: { compression: 'gzip' },
+        forceCompression: false,
+        ignoreImmutableTags: false,
+        annotations: new Annotations(),
       },
       attest: { provenance: undefined, sbom: false },
       cache: {
@@ -75,7 +82,6 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       cacheDirectory: volume,
       waitForWarmerSeconds: undefined,
       scratchDirectory: undefined,
-      compression: 'gzip',
       sourceDate,
       isolation: { kind: 'overlay', force: false, cleanup: false },
     },

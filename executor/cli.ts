@@ -34,6 +34,7 @@ import { exportFlags, type ExportFlags, exportOptions } from './export-flags.ts'
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import { executorFlags } from './kaniko-flags.ts';
 import type { BuildOptions } from './options.ts';
+import { pushCommand } from './push-command.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 import { traceBuild } from './tracing/index.ts';
 
@@ -79,6 +80,7 @@ export function executorProgram(signal: AbortSignal): Command {
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
+  program.addCommand(pushCommand(signal));
   program.addCommand(explainCommand(signal));
   addCheckCommand(program);
   addConfiguration(program);

@@ -15,7 +15,11 @@ export const executorFlags: readonly KanikoFlag[] = [
     verdict: 'differs',
     remark: 'holds images unpacked; [more](cli.md#where-things-are-kept)',
   },
-  { name: 'cache-repo', verdict: 'same', remark: 'also `oci:DIR`' },
+  {
+    name: 'cache-repo',
+    verdict: 'same',
+    remark: 'also `oci:DIR`; `--cache-from` and `--cache-to` [read and write apart](cache-trust.md)',
+  },
   { name: 'cache-run-layers', verdict: 'same' },
   { name: 'cache-ttl', verdict: 'same', remark: 'also in days, `14d`' },
   { name: 'cleanup', verdict: 'same', remark: 'a build in place leaves nothing to the next one in any case' },

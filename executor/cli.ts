@@ -35,6 +35,7 @@ import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import { executorFlags } from './kaniko-flags.ts';
 import type { BuildOptions } from './options.ts';
 import { pushCommand } from './push-command.ts';
+import { loginCommand, logoutCommand } from './login-command.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 import { traceBuild } from './tracing/index.ts';
 
@@ -80,7 +81,7 @@ export function executorProgram(signal: AbortSignal): Command {
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
-  program.addCommand(pushCommand(signal));
+  for (const add of [pushCommand, loginCommand, logoutCommand]) program.addCommand(add(signal));
   program.addCommand(explainCommand(signal));
   addCheckCommand(program);
   addConfiguration(program);

@@ -1,22 +1,27 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
-import { formatReference } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
-import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
-import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
-import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
-import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
+import {
+  dockerfileName,
+  isIgnoredForCertain,
+  openContext,
+  readDockerfile,
+  TreeReadings,
+} from './context/index.ts';
+import { addExcerpt, parseDockerfile } from '../src/dockerfile/index.ts';
+import { exportOutput } from './export/index.ts';
+import { assembleImage, type BuildOutput, type BuiltImage, outputOf, type PlacedLayer } from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
 import { type BuildOptions, givenPaths } from './options.ts';
-import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
+import { lookupsOf, type PlannedStage } from './plan.ts';
+import { planPlatforms, type PlatformPlan, requireRunnable } from './platforms/index.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
@@ -30,8 +35,8 @@ export const creator = `kiln/${version}`;
 
 /** What one build came to. */
 export interface BuildOutcome {
-  readonly image: BuiltImage;
-  /** Where the image was put, as a user would name it. */
+  readonly output: BuildOutput;
+  /** Where it was put, as a user would name it. */
   readonly places: readonly string[];
 }
 
@@ -43,7 +48,7 @@ export interface BuildMarks {
 }
 
 /**
- * Builds an image: parse, resolve, plan, look everything up, build what is missing, export.
+ * Builds an image, or one for each of several platforms: parse, resolve, plan, look everything up, build what is missing, export.
  *
  * @throws KilnError of every kind; nothing is left mounted, running or half written.
  */
@@ -71,17 +76,11 @@ async function buildFrom(
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
   using controller = linkedController(signal);
-  const { platform, buildArguments } = options;
+  const { buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, dockerfileName(options.dockerfile));
-  const graph = resolveStages(dockerfile, {
-    target: options.target,
-    buildArguments,
-    platform,
-    contexts: options.contexts.origins,
-  });
   if (options.waitForWarmerSeconds !== undefined)
     await waitForWarmer(options.cacheDirectory, options.waitForWarmerSeconds, progress, controller.signal);
   await using volumes = await openVolumes(options, progress);
@@ -98,36 +97,36 @@ async function buildFrom(
     scratch: scratch.path,
     memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
   });
-  const consumed = new Set<string>(graph.globals.keys());
-  const stages = await planBuild({
+  const plan = await planPlatforms({
     dockerfile,
     subject: options.subject,
-    graph,
+    target: options.target,
+    origins: options.contexts.origins,
+    platforms: options.platforms,
     context,
     bases,
     buildArguments,
-    platform,
+    readings: new TreeReadings(),
     remotes: new RemoteSources(webFiles, repositories),
     contexts: new NamedContexts(options.contexts.sources, repositories),
     keyed: cache !== undefined,
     rules: options.cache.rules,
     clampTime: options.sourceDate,
-    consumed,
     signal: controller.signal,
   });
+  const { stages } = plan;
   checkBuild(
     dockerfile,
-    stages,
-    { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
+    plan.platforms,
+    { buildArguments, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
     { failing: options.checkError, progress },
   );
   node.presence?.begin(() => bases.outcomes);
-  warnUnused(buildArguments, consumed, progress);
+  warnUnused(buildArguments, plan.consumed, progress);
   warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
-  const target = stages.at(-1);
-  if (target === undefined) throw new Error('no stage is needed');
+  const targets = plan.platforms.map(({ target }) => target);
   await using isolation = await openIsolation({
     ...options.isolation,
     given: givenPaths(options),
@@ -139,7 +138,6 @@ async function buildFrom(
     isolation,
     volumes: volumes.all,
     client,
-    platform,
     scratch: scratch.path,
     cache,
     lookups,
@@ -155,16 +153,30 @@ async function buildFrom(
     maxAgeSeconds: options.cache.maxAgeSeconds,
     compression: options.compression,
     clampTime: options.sourceDate,
-    exported: exportedStages(target),
+    exported: exportedStages(targets),
     sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
+  await requireRunnable(targets, session.resultFor, scratch.path, controller.signal);
   if (isolation.isExclusive) await fetchAhead(stages, session);
-  const result = await firstFailure(session.stage(target), controller.controller);
-  const image = await assemble(target, result, session, options);
-  const places = await exportImage(image, options, client, progress, controller.signal);
+  const results = await firstFailure(buildAll(targets, session), controller.controller);
+  const images: BuiltImage[] = [];
+  for (const [index, result] of results.entries()) {
+    const built = plan.platforms[index];
+    if (built !== undefined) images.push(await assemble(built, result, session, options));
+  }
+  const output = outputOf(images);
+  const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
-  return { image, places };
+  return { output, places };
+}
+
+/** Builds all targets beside each other; where stages share one root, one after the other. */
+async function buildAll(targets: readonly PlannedStage[], session: BuildSession): Promise<StageResult[]> {
+  if (!session.isolation.isExclusive) return Promise.all(targets.map((target) => session.stage(target)));
+  const results: StageResult[] = [];
+  for (const target of targets) results.push(await session.stage(target));
+  return results;
 }
 
 /**
@@ -194,13 +206,10 @@ function linkedController(
   };
 }
 
-function exportedStages(target: PlannedStage): Set<PlannedStage> {
-  const exported = new Set([target]);
-  let stage = target;
-  while (stage.base.kind === 'stage') {
-    ({ stage } = stage.base);
-    exported.add(stage);
-  }
+function exportedStages(targets: readonly PlannedStage[]): Set<PlannedStage> {
+  const exported = new Set(targets);
+  // A set gives what is added meanwhile, too.
+  for (const { base } of exported) if (base.kind === 'stage') exported.add(base.stage);
   return exported;
 }
 
@@ -209,10 +218,10 @@ function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
   return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
 }
 
-/** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */
-async function firstFailure(target: Promise<StageResult>, controller: AbortController): Promise<StageResult> {
+/** Waits for the targets; when another part of the build failed and stopped it, that part's error is the one to tell. */
+async function firstFailure<Result>(building: Promise<Result>, controller: AbortController): Promise<Result> {
   try {
-    return await target;
+    return await building;
   } catch (error) {
     throw controller.signal.aborted && controller.signal.reason instanceof Error
       ? controller.signal.reason
@@ -256,7 +265,7 @@ async function lookUpAll(
 }
 
 async function assemble(
-  target: PlannedStage,
+  { target, imagePlatform: platform }: PlatformPlan,
   result: StageResult,
   session: BuildSession,
   options: BuildOptions,
@@ -272,49 +281,11 @@ async function assemble(
   const date = options.sourceDate === undefined ? undefined : new Date(options.sourceDate * 1000);
   const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
-    platform: options.platform,
+    platform,
     config: state.containerConfig(),
     author: state.author,
     history,
     layers,
     created: date ?? newest(history),
   });
-}
-
-async function exportImage(
-  image: BuiltImage,
-  options: BuildOptions,
-  client: RegistryClient,
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const { outputs } = options;
-  const places: string[] = [];
-  const names = outputs.destinations.map(formatReference);
-  if (outputs.tarPath !== undefined) {
-    await writeArchive(image, outputs.tarPath, names, signal);
-    places.push(outputs.tarPath);
-  }
-  if (outputs.ociLayoutPath !== undefined) {
-    const name = outputs.destinations[0]?.tag ?? 'latest';
-    await writeLayout(image, outputs.ociLayoutPath, name, signal);
-    places.push(`oci:${outputs.ociLayoutPath}:${name}`);
-  }
-  if (outputs.push) {
-    await Promise.all(
-      outputs.destinations.map((destination) => pushImage(client, image, destination, signal)),
-    );
-    places.push(...outputs.destinations.map((destination) => destinationWithDigest(destination, image)));
-  }
-  if (outputs.digestFile !== undefined) {
-    await mkdir(dirname(outputs.digestFile), { recursive: true });
-    await writeFile(outputs.digestFile, image.descriptor.digest);
-  }
-  for (const place of places)
-    progress.emit({
-      type: 'result',
-      message: `wrote ${place}`,
-      fields: { place, digest: image.descriptor.digest },
-    });
-  return places;
 }

@@ -20,7 +20,7 @@ import {
 } from '../src/cli/index.ts';
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
@@ -53,6 +53,7 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor --context . --destination registry.example/app:1 --platform linux/amd64,linux/arm64
   executor explain --context . --cache-repo registry.example/cache    why does it miss?
   executor check --help                                  look for mistakes without building
   executor check --environment                           where steps run here, and why
@@ -144,12 +145,12 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
+  const { output } = await build(options, client, progress, signal, { onFirstRun, files });
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
-    message: `built ${image.descriptor.digest} in ${formatSeconds(seconds)}`,
-    fields: { digest: image.descriptor.digest, seconds },
+    message: `built ${output.descriptor.digest} in ${formatSeconds(seconds)}`,
+    fields: { digest: output.descriptor.digest, seconds },
   });
 }
 
@@ -157,6 +158,10 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
 function buildOptions(flags: Flags): BuildOptions {
   const destinations = flags.destination.map(parseReference);
   const source = sourceOptions(flags, destinations);
+  if (source.platforms.length > 1 && flags.tarPath !== undefined)
+    throw new UsageError('--tar-path holds an image of one platform, which is what docker load reads', {
+      remedy: 'Use --oci-layout-path, which holds the images of all, or build for one --platform.',
+    });
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');

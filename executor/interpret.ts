@@ -26,14 +26,17 @@ import { interpretCopy } from './interpret-copy.ts';
 import { requireNoDirective, stepRule } from './step-directives.ts';
 import { proxyArguments, type StageState } from './stage-state.ts';
 import type { InterpretedStage, Operation, StageItem } from './steps.ts';
-import type { Platform } from '../src/oci/index.ts';
+import { formatPlatform, type Platform, platformMatches } from '../src/oci/index.ts';
 
 /** Names the form of the history's texts, by which scanners know how to read them. */
 const historyComment = 'buildkit.dockerfile.v0';
 
 export interface InterpretOptions {
   readonly buildArguments: ReadonlyMap<string, string>;
+  /** What is built for. */
   readonly platform: Platform;
+  /** Several platforms are built, so that steps are told apart by theirs. */
+  readonly isOneOfSeveral?: boolean | undefined;
   /** Names of build arguments that some ARG declared; added to. */
   readonly consumed: Set<string>;
   /** ARGs that count in no key. */
@@ -54,6 +57,16 @@ export function interpretStage(
   options: InterpretOptions,
 ): InterpretedStage {
   return new Interpreter(dockerfile, graph, stage, base, options).run();
+}
+
+/** How progress calls a stage: with several platforms `linux/arm64 app`, or `linux/amd64->linux/arm64 tools` in cross building. */
+export function stageTitle(
+  { label, platform }: Pick<ResolvedStage, 'label' | 'platform'>,
+  { platform: target, isOneOfSeveral = false }: Pick<InterpretOptions, 'platform' | 'isOneOfSeveral'>,
+): string {
+  if (!isOneOfSeveral) return label;
+  const purpose = platformMatches(platform, target) ? '' : `->${formatPlatform(target)}`;
+  return `${formatPlatform(platform)}${purpose} ${label}`;
 }
 
 function unsupported(what: string, where: string, remedy = 'Rewrite the line without it.'): BuildError {
@@ -132,7 +145,7 @@ class Interpreter {
     this.#items.push({
       kind: 'step',
       step: {
-        id: `[${this.#stage.label} ${this.#number}/${this.#count}]`,
+        id: `[${stageTitle(this.#stage, this.#options)} ${this.#number}/${this.#count}]`,
         line: instruction.line,
         where: this.#where(instruction.line),
         text,

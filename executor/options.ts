@@ -15,7 +15,8 @@ export interface SourceOptions {
   readonly subject: string;
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
-  readonly platform: Platform;
+  /** What was asked for; none: this machine's, and what the Dockerfile says. */
+  readonly platforms: readonly Platform[];
   /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
   readonly sourceDate: number | undefined;
 }

@@ -30,7 +30,7 @@ export {
   platformArguments,
   type ResolvedStage,
   resolveStages,
-  selectStages,
+  neededStages,
   type StageGraph,
   type StageOptions,
 } from './stages.ts';

@@ -2,10 +2,9 @@ import {
   formatPlatform,
   formatReference,
   hostPlatform,
-  parsePlatform,
+  parseBuildPlatform,
   parseReference,
   type Platform,
-  platformMatches,
 } from '../oci/index.ts';
 import { BuildError, UsageError } from '../support/index.ts';
 import { expandWord, ExpansionError, type Lookup } from './expand.ts';
@@ -25,8 +24,9 @@ export interface ResolvedStage {
   /** As messages call it: its name, or `stage-2`. */
   readonly label: string;
   readonly base: Origin;
+  /** What its files are for: that of its FROM, of the stage that it is made from, or what is built for. */
   readonly platform: Platform;
-  /** By instruction, where each COPY --from copies from. */
+  /** By instruction, where each COPY --from copies from; an image named there is one for what is built for. */
   readonly sources: ReadonlyMap<unknown, Origin>;
 }
 
@@ -73,29 +73,26 @@ export function platformArguments(platform: Platform): Map<string, string> {
 /**
  * Resolves every name that stages refer to each other by, and picks the stages that the target needs.
  *
- * @throws BuildError `E_DOCKERFILE_STAGE` for names that are not there, `E_PLATFORM_UNSUPPORTED`; UsageError for an unknown target.
+ * @throws BuildError `E_DOCKERFILE_STAGE` for names that are not there; UsageError for an unknown target.
  */
 export function resolveStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
-  const graph = selectStages(dockerfile, options);
-  for (const stage of graph.stages) requireOwnPlatform(dockerfile, stage);
-  return graph;
-}
-
-/** As {@link resolveStages}, also of platforms that cannot be built on this machine. */
-export function selectStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
   const { resolved, globals } = resolveAll(dockerfile, options);
   const target = findTarget(dockerfile, options.target);
+  return { stages: neededStages(resolved, target), all: resolved, globals };
+}
+
+/** The stages that a stage needs, and itself, in the order of the file. */
+export function neededStages(all: readonly ResolvedStage[], target: number): ResolvedStage[] {
   const needed = new Set<number>();
   const need = (index: number): void => {
     if (needed.has(index)) return;
     needed.add(index);
-    const stage = resolved[index];
+    const stage = all[index];
     for (const origin of stage === undefined ? [] : [stage.base, ...stage.sources.values()])
       if (origin.kind === 'stage') need(origin.index);
   };
   need(target);
-  const stages = resolved.filter(({ stage }) => needed.has(stage.index));
-  return { stages, all: resolved, globals };
+  return all.filter(({ stage }) => needed.has(stage.index));
 }
 
 /** An image that a Dockerfile names, in FROM or COPY --from. */
@@ -110,9 +107,12 @@ export interface NamedImage {
 export function namedImages(dockerfile: Dockerfile, options: Omit<StageOptions, 'target'>): NamedImage[] {
   return resolveAll(dockerfile, options).resolved.flatMap(({ stage, base, platform, sources }) => {
     const where = `${dockerfile.file}:${stage.from.line}`;
-    return [base, ...sources.values()].flatMap((origin) =>
-      origin.kind === 'image' ? [{ name: origin.name, platform, where }] : [],
-    );
+    const named = (origin: Origin, wanted: Platform): NamedImage[] =>
+      origin.kind === 'image' ? [{ name: origin.name, platform: wanted, where }] : [];
+    return [
+      ...named(base, platform),
+      ...[...sources.values()].flatMap((origin) => named(origin, options.platform)),
+    ];
   });
 }
 
@@ -123,7 +123,9 @@ function resolveAll(
   const globals = globalArguments(dockerfile, options);
   const platformNames = platformArguments(options.platform);
   const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
-  const resolved = dockerfile.stages.map((stage) => resolveStage(dockerfile, stage, lookup, options));
+  const resolved: ResolvedStage[] = [];
+  for (const stage of dockerfile.stages)
+    resolved.push(resolveStage(dockerfile, stage, lookup, options, resolved));
   return { resolved, globals };
 }
 
@@ -158,6 +160,7 @@ function resolveStage(
   stage: Stage,
   lookup: Lookup,
   { platform: wanted, contexts = new Map() }: Omit<StageOptions, 'target'>,
+  earlier: readonly ResolvedStage[],
 ): ResolvedStage {
   const where = `${dockerfile.file}:${stage.from.line}`;
   const label = stage.name ?? `stage-${stage.index}`;
@@ -182,7 +185,7 @@ function resolveStage(
     stage.from.platform === undefined
       ? undefined
       : expandAt(dockerfile, stage.from.line, stage.from.platform, lookup);
-  const platform = given === undefined ? wanted : atLine(where, () => parsePlatform(given));
+  const own = given === undefined ? wanted : atLine(where, () => parseBuildPlatform(given));
   const sources = new Map<unknown, Origin>();
   for (const instruction of stage.instructions) {
     if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
@@ -194,25 +197,18 @@ function resolveStage(
   }
   const base = originOf(dockerfile, stage, name, contexts);
   if (base.kind === 'image') requireReference(name, where);
-  return {
-    stage,
-    label,
-    base,
-    platform,
-    sources,
-  };
+  return { stage, label, base, platform: platformOn(base, own, wanted, earlier), sources };
 }
 
-function requireOwnPlatform(dockerfile: Dockerfile, { stage, platform }: ResolvedStage): void {
-  if (platformMatches(platform, hostPlatform())) return;
-  throw new BuildError(
-    `platform ${formatPlatform(platform)} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
-    {
-      code: 'E_PLATFORM_UNSUPPORTED',
-      where: `${dockerfile.file}:${stage.from.line}`,
-      remedy: 'Build on a machine of that platform.',
-    },
-  );
+/** What is made from a stage is for the same as that; nothing at all, FROM scratch, is for what is built for. */
+function platformOn(
+  base: Origin,
+  own: Platform,
+  wanted: Platform,
+  earlier: readonly ResolvedStage[],
+): Platform {
+  if (base.kind === 'stage') return earlier[base.index]?.platform ?? wanted;
+  return base.kind === 'scratch' ? wanted : own;
 }
 
 function originOf(

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { build } from '../../executor/build.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
-import { type Digest, hostPlatform } from '../../src/oci/index.ts';
+import { type Digest, parsePlatform } from '../../src/oci/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
 import { Progress, type ProgressEvent } from '../../src/support/index.ts';
 import { writeFiles } from './programs.ts';
@@ -18,6 +18,8 @@ export interface InProcessBuild {
   readonly contexts?: readonly string[];
   readonly arguments?: Readonly<Record<string, string>>;
   readonly target?: string | undefined;
+  /** Default: this machine's. */
+  readonly platforms?: readonly string[];
   /** Seconds since 1970 that no time is later than. */
   readonly sourceDate?: number | undefined;
 }
@@ -38,7 +40,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
   const progress = new Progress();
   using _listening = progress.listen((event) => events.push(event));
   await using client = new RegistryClient();
-  const { image } = await build(
+  const { output } = await build(
     {
       context,
       contexts: parseBuildContexts(request.contexts ?? []),
@@ -47,7 +49,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       target,
       buildArguments: new Map(Object.entries(request.arguments ?? {})),
       labels: new Map(),
-      platform: hostPlatform(),
+      platforms: (request.platforms ?? []).map(parsePlatform),
       checkError: false,
       outputs: {
         destinations: [],
@@ -76,5 +78,5 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
     progress,
     new AbortController().signal,
   );
-  return { digest: image.descriptor.digest, layout: `${layout}:latest`, events };
+  return { digest: output.descriptor.digest, layout: `${layout}:latest`, events };
 }

@@ -2,11 +2,14 @@ import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import {
+  addConfiguration,
   addFlags,
+  addKanikoFlags,
   booleanFlag,
   defaultCacheDirectory,
+  kanikoNotes,
   listFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   parseCommandLine,
   parsePairs,
@@ -16,6 +19,7 @@ import {
   registryFlags,
   type RegistryFlags,
   registryOptions,
+  respell,
   valueFlag,
 } from '../src/cli/index.ts';
 import { parseReference } from '../src/oci/index.ts';
@@ -26,6 +30,7 @@ import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
+import { executorFlags } from './kaniko-flags.ts';
 import type { BuildOptions } from './options.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
@@ -62,7 +67,7 @@ Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 
 
 /** Runs the executor's command line. @returns the exit code. */
 export function runExecutor(argv: readonly string[], signal: AbortSignal): Promise<number> {
-  return parseCommandLine(executorProgram(signal), argv);
+  return parseCommandLine(executorProgram(signal), respell(argv, executorFlags));
 }
 
 /** All commands of the executor, with their flags. */
@@ -77,9 +82,10 @@ export function executorProgram(signal: AbortSignal): Command {
     .allowExcessArguments(false)
     .addHelpText('after', examples);
   addBuildFlags(command);
-  command.action(async (flags: Flags) => buildCommand(flags, signal));
+  command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
   program.addCommand(explainCommand(signal));
   addCheckCommand(program);
+  addConfiguration(program);
   return program;
 }
 
@@ -125,15 +131,17 @@ function addBuildFlags(command: Command): void {
     ),
     ...registryFlags(),
     ...pushFlags(),
-    logFlag(),
+    ...logFlags(),
   ]);
+  addKanikoFlags(command, executorFlags);
 }
 
-async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
+async function buildCommand(flags: Flags, notes: readonly string[], signal: AbortSignal): Promise<void> {
   const started = performance.now();
   const options = buildOptions(flags);
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
+  for (const note of notes) progress.info(note);
   const files = new TextFiles();
   await using client = new RegistryClient({ ...registryOptions(flags, progress), files });
   const onFirstRun = (): void => {

@@ -84,15 +84,17 @@ export class BuildSession implements AsyncDisposable {
     this.#sources = new LayerSources({ volumes, pull, signal: controller.signal });
     const { cache, subject, stages, progress, cachePush: remembers } = parts;
     if (cache === undefined) return;
-    this.#reasons = MissReasons.start(
-      { cache, subject, stages, progress, remembers, resultOf: this.resultFor, signal: this.signal },
-      (work) => this.background(work),
-    );
+    const { resultFor: resultOf, signal } = this;
+    this.#reasons = new MissReasons({ cache, subject, stages, progress, remembers, resultOf, signal });
   }
 
-  /** Why a step is not taken from the cache, in few words, as far as that is known by now. */
-  reasonOf(step: PlannedStep): string | undefined {
+  /** Why a step that ran was not taken from the cache, in few words, as far as that can be known within a moment. */
+  async reasonOf(step: PlannedStep): Promise<string | undefined> {
     return step.uncached ?? this.#reasons?.of(step);
+  }
+
+  #findReasons(): void {
+    if (this.#reasons !== undefined) this.background(this.#reasons.find());
   }
 
   get isolation(): Isolation {
@@ -365,6 +367,7 @@ export class BuildSession implements AsyncDisposable {
 
   /** Waits for everything in the background; blobs that reached the cache can be mounted from it afterwards. */
   async settle(): Promise<void> {
+    this.#findReasons();
     while (this.#background.size > 0) await Promise.all(this.#background);
   }
 
@@ -376,14 +379,16 @@ export class BuildSession implements AsyncDisposable {
       : placed;
   }
 
-  markFirstRun(): void {
+  /** The process of a RUN step exists. */
+  runStarted(): void {
+    this.#findReasons();
     if (this.#started) return;
     this.#started = true;
     this.#parts.onFirstRun?.();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.settle();
+    while (this.#background.size > 0) await Promise.all(this.#background);
     for (const lease of this.#leases) await lease[Symbol.asyncDispose]();
     await this.#sources[Symbol.asyncDispose]();
   }

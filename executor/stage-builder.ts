@@ -118,7 +118,7 @@ export class StageBuilder {
       await this.#execute(step);
       const layer = await this.#seal(step);
       if (isLinked(step)) await this.#leave();
-      const detail = this.#outcomes.get(step) ?? this.#session.reasonOf(step);
+      const detail = this.#outcomes.get(step) ?? (await this.#session.reasonOf(step));
       progress.emit({
         type: 'step-end',
         step: step.id,
@@ -155,8 +155,7 @@ export class StageBuilder {
     const tell = (outcome: Parameters<typeof this.tellLookup>[1], detail?: string): void =>
       this.tellLookup(step, outcome, detail);
     if (result.outcome !== 'hit') {
-      const reason = result.outcome === 'miss' ? this.#session.reasonOf(step) : undefined;
-      tell(result.outcome, reason ?? result.detail);
+      tell(result.outcome, result.detail);
       return undefined;
     }
     if (!fitsOn(await chainOf(this.#stack), step, result.entry)) {
@@ -259,7 +258,7 @@ export class StageBuilder {
     const { progress, signal } = this.#session;
     const result = await rootfs.run(run, {
       onOutput: (stream, data) => progress.emit({ type: 'output', step: step.id, stream, data }),
-      onStarted: () => this.#session.markFirstRun(),
+      onStarted: () => this.#session.runStarted(),
       signal,
     });
     if (result.exitCode === 0 && result.signal === null) return;

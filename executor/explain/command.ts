@@ -7,7 +7,7 @@ import {
   booleanFlag,
   defaultCacheDirectory,
   listFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -80,7 +80,7 @@ export function explainCommand(signal: AbortSignal): Command {
     ...registryFlags(),
     ...pushFlags(),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ]);
 }
 
@@ -94,7 +94,7 @@ async function explain(flags: ExplainFlags, signal: AbortSignal): Promise<void> 
   if (location === undefined)
     throw new UsageError('there is no layer cache to explain', { remedy: 'Leave --cache=false out.' });
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using client = new RegistryClient(registryOptions(flags, progress));
   const stages = await plan(source, cache, { client, progress, cacheDirectory, signal }, flags.allStages);
   warnOfRules(cache.rules, stages, progress);

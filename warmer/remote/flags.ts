@@ -1,6 +1,6 @@
 import type { Option } from 'commander';
 import {
-  logFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -31,7 +31,7 @@ export function remoteFlags(): Option[] {
     ...registryFlags(),
     ...pushFlags(),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ];
 }
 
@@ -54,7 +54,7 @@ export async function withRemote<T>(
       remedy: 'Name it with --cache-repo registry.example/team/cache, or oci:DIR.',
     });
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using client = new RegistryClient(registryOptions(flags, progress));
   const store = openEntryStore(flags.cacheRepo, client);
   const inventory = await readInventory(store, { progress, signal });

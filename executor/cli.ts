@@ -31,6 +31,7 @@ import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import { executorFlags } from './kaniko-flags.ts';
+import { indexCommand } from './join/command.ts';
 import type { BuildOptions } from './options.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
@@ -60,6 +61,7 @@ Examples:
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
   executor --context . --destination registry.example/app:1 --platform linux/amd64,linux/arm64
   executor explain --context . --cache-repo registry.example/cache    why does it miss?
+  executor index --help                                  join images for several platforms
   executor check --help                                  look for mistakes without building
   executor check --environment                           where steps run here, and why
 
@@ -84,6 +86,7 @@ export function executorProgram(signal: AbortSignal): Command {
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
   program.addCommand(explainCommand(signal));
+  program.addCommand(indexCommand(signal));
   addCheckCommand(program);
   addConfiguration(program);
   return program;

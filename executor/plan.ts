@@ -15,6 +15,7 @@ import type { RemoteSources, ResolvedRemote } from './remote/index.ts';
 import type { CanonicalValue } from '../src/support/index.ts';
 import { noRule } from './step-directives.ts';
 import { StageState } from './stage-state.ts';
+import { expandTriggers } from './triggers.ts';
 import type { InterpretedStage, Operation, StageItem, Step } from './steps.ts';
 
 /** Where a planned stage's files come from. */
@@ -95,6 +96,8 @@ export interface PlanOptions {
   readonly bases: BaseResolver;
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** What names of stages and images mean instead. */
+  readonly origins?: ReadonlyMap<string, Origin>;
   /** Several platforms are built, so that steps are told apart by theirs. */
   readonly isOneOfSeveral?: boolean;
   /** What copies take from directories outside, shared by the plans of one build. */
@@ -116,10 +119,15 @@ export interface PlanOptions {
  * @throws what is wrong with the Dockerfile, its bases or the files it copies.
  */
 export async function planBuild(options: PlanOptions): Promise<PlannedStage[]> {
-  await resolveAll(options);
+  const stages = await expandTriggers(options, {
+    resolve: (needed) => resolveAll(options, needed),
+    configOf: async ({ base, platform, stage }) => {
+      const found = await locateOrigin(options, platform, new Map(), base, stage.from.line);
+      return found.kind === 'image' ? found.image.config.config : undefined;
+    },
+  });
   const planned = new Map<number, PlannedStage>();
-  for (const stage of options.graph.stages)
-    planned.set(stage.stage.index, await planStage(options, stage, planned));
+  for (const stage of stages) planned.set(stage.stage.index, await planStage(options, stage, planned));
   return [...planned.values()];
 }
 
@@ -139,10 +147,10 @@ function imagesOf(stage: ResolvedStage, target: Platform): NamedImage[] {
   return images;
 }
 
-async function resolveAll(options: PlanOptions): Promise<void> {
-  const { graph, bases, dockerfile, signal } = options;
+async function resolveAll(options: PlanOptions, stages: readonly ResolvedStage[]): Promise<void> {
+  const { bases, dockerfile, signal } = options;
   await Promise.all(
-    graph.stages.flatMap((stage) =>
+    stages.flatMap((stage) =>
       imagesOf(stage, options.platform).map(({ name, platform, line }) =>
         bases.resolve(name, platform, `${dockerfile.file}:${line}`, signal),
       ),

@@ -8,8 +8,6 @@ export interface PlatformsRequest extends Omit<
   'graph' | 'platform' | 'isOneOfSeveral' | 'consumed'
 > {
   readonly target: string | undefined;
-  /** What names of stages and images mean instead. */
-  readonly origins: ReadonlyMap<string, Origin>;
   /** What was asked for; none: what the Dockerfile says, and else this machine's. */
   readonly platforms: readonly Platform[];
 }
@@ -35,7 +33,13 @@ export interface BuildPlan {
 
 /** Plans a build for each platform, and joins what the plans have in common. @throws as {@link planBuild}. */
 export async function planPlatforms(request: PlatformsRequest): Promise<BuildPlan> {
-  const { dockerfile, target, origins: contexts, buildArguments, platforms: asked } = request;
+  const {
+    dockerfile,
+    target,
+    origins: contexts = new Map<string, Origin>(),
+    buildArguments,
+    platforms: asked,
+  } = request;
   const platforms = asked.length === 0 ? [hostPlatform()] : asked;
   const isOneOfSeveral = platforms.length > 1;
   const consumed = new Set<string>();

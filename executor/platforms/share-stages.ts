@@ -32,11 +32,26 @@ interface Member {
  */
 export function shareStages(plans: readonly (readonly PlannedStage[])[]): SharedPlans {
   const sharer = new Sharer();
-  const indexes = new Set(plans.flat().map(({ index }) => index));
-  // A stage needs earlier ones alone.
-  for (const index of [...indexes].sort((a, b) => a - b))
+  for (const index of inOrder(plans.flat()))
     sharer.add(plans.flatMap((plan) => plan.filter((stage) => stage.index === index)));
   return { targets: plans.map((plan) => sharer.targetOf(plan)), stages: sharer.stages };
+}
+
+/** The Dockerfile's stages, each after what it needs for any platform. */
+function inOrder(stages: readonly PlannedStage[]): Set<number> {
+  const begun = new Set<number>();
+  const ordered = new Set<number>();
+  const place = (index: number): void => {
+    if (begun.has(index)) return;
+    begun.add(index);
+    for (const stage of stages)
+      if (stage.index === index)
+        for (const origin of [stage.base, ...stage.steps.map(({ source }) => source)])
+          if (origin?.kind === 'stage') place(origin.stage.index);
+    ordered.add(index);
+  };
+  for (const { index } of stages) place(index);
+  return ordered;
 }
 
 class Sharer {

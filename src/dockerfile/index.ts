@@ -20,7 +20,7 @@ export { chompBody, parseHeredocOpening } from './heredocs.ts';
 export * from './mounts.ts';
 export { addExcerpt } from './excerpt.ts';
 export { nearestWord } from './fields.ts';
-export { parseDockerfile, parseTriggers } from './parse.ts';
+export { parseDockerfile } from './parse.ts';
 export {
   contextKey,
   expandAt,
@@ -33,5 +33,6 @@ export {
   neededStages,
   type StageGraph,
   type StageOptions,
+  withTriggers,
 } from './stages.ts';
 export * from './types.ts';

@@ -9,7 +9,8 @@ import {
 import { BuildError, UsageError } from '../support/index.ts';
 import { expandWord, ExpansionError, type Lookup } from './expand.ts';
 import { nearestWord } from './fields.ts';
-import type { Dockerfile, Stage } from './types.ts';
+import { parseTriggers } from './parse.ts';
+import type { Dockerfile, Instruction, Stage } from './types.ts';
 
 /** Where a stage, or a COPY --from, gets its files: an earlier stage, an image, a named context, or nothing. */
 export type Origin =
@@ -78,21 +79,44 @@ export function platformArguments(platform: Platform): Map<string, string> {
 export function resolveStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
   const { resolved, globals } = resolveAll(dockerfile, options);
   const target = findTarget(dockerfile, options.target);
-  return { stages: neededStages(resolved, target), all: resolved, globals };
+  return { stages: neededStages(dockerfile, resolved, target), all: resolved, globals };
 }
 
-/** The stages that a stage needs, and itself, in the order of the file. */
-export function neededStages(all: readonly ResolvedStage[], target: number): ResolvedStage[] {
-  const needed = new Set<number>();
-  const need = (index: number): void => {
-    if (needed.has(index)) return;
-    needed.add(index);
+/**
+ * The stages that a stage needs, and itself as the last, each after what it needs, and otherwise in the order of the file.
+ *
+ * @throws BuildError `E_DOCKERFILE_STAGE` when a stage needs itself, which only triggers of ONBUILD can bring about.
+ */
+export function neededStages(
+  dockerfile: Dockerfile,
+  all: readonly ResolvedStage[],
+  target: number,
+): ResolvedStage[] {
+  const needed = new Set([target]);
+  // A set gives what is added meanwhile, too.
+  for (const index of needed) for (const below of stagesBelow(all[index])) needed.add(below);
+  const ordered = new Set<ResolvedStage>();
+  const begun = new Set<number>();
+  const place = (index: number): void => {
     const stage = all[index];
-    for (const origin of stage === undefined ? [] : [stage.base, ...stage.sources.values()])
-      if (origin.kind === 'stage') need(origin.index);
+    if (stage === undefined || ordered.has(stage)) return;
+    if (begun.has(index))
+      throw new BuildError(`stage ${stage.label} needs itself`, {
+        code: 'E_DOCKERFILE_STAGE',
+        where: `${dockerfile.file}:${stage.stage.from.line}`,
+        remedy: 'A trigger of ONBUILD copies from a stage that is made from this one: name another stage.',
+      });
+    begun.add(index);
+    for (const below of stagesBelow(stage)) place(below);
+    ordered.add(stage);
   };
-  need(target);
-  return all.filter(({ stage }) => needed.has(stage.index));
+  for (const index of [...needed].sort((one, other) => one - other)) place(index);
+  return [...ordered];
+}
+
+function stagesBelow(stage: ResolvedStage | undefined): number[] {
+  const origins = stage === undefined ? [] : [stage.base, ...stage.sources.values()];
+  return origins.flatMap((origin) => (origin.kind === 'stage' ? [origin.index] : []));
 }
 
 /** An image that a Dockerfile names, in FROM or COPY --from. */
@@ -186,18 +210,70 @@ function resolveStage(
       ? undefined
       : expandAt(dockerfile, stage.from.line, stage.from.platform, lookup);
   const own = given === undefined ? wanted : atLine(where, () => parseBuildPlatform(given));
-  const sources = new Map<unknown, Origin>();
-  for (const instruction of stage.instructions) {
-    if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
-    const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
-    sources.set(
-      instruction,
-      copyOrigin(dockerfile, stage, from, contexts, `${dockerfile.file}:${instruction.line}`),
-    );
-  }
+  const sources = sourcesOf(dockerfile, stage, stage.instructions, lookup, contexts);
   const base = originOf(dockerfile, stage, name, contexts);
   if (base.kind === 'image') requireReference(name, where);
   return { stage, label, base, platform: platformOn(base, own, wanted, earlier), sources };
+}
+
+/** Where the instructions of a stage copy from; triggers of ONBUILD may name any other stage. */
+function sourcesOf(
+  dockerfile: Dockerfile,
+  stage: Stage,
+  instructions: readonly Instruction[],
+  lookup: Lookup,
+  contexts: ReadonlyMap<string, Origin>,
+): Map<unknown, Origin> {
+  const sources = new Map<unknown, Origin>();
+  for (const instruction of instructions) {
+    if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
+    const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
+    const where = `${dockerfile.file}:${instruction.line}`;
+    const later = instruction.isTrigger === true ? laterStage(dockerfile, stage, from) : undefined;
+    sources.set(instruction, later ?? copyOrigin(dockerfile, stage, from, contexts, where));
+  }
+  return sources;
+}
+
+/** A trigger was written for Dockerfiles whose stages have any order (as BuildKit finds them). */
+function laterStage({ stages }: Dockerfile, { index }: Stage, from: string): Origin | undefined {
+  const found = stages.findLast((other) => other.name === from.toLowerCase() || String(other.index) === from);
+  return found !== undefined && found.index > index ? { kind: 'stage', index: found.index } : undefined;
+}
+
+/**
+ * A stage with the triggers that ONBUILD left in what it is made from before its own instructions.
+ *
+ * @throws BuildError naming the trigger, at the line of the FROM.
+ */
+export function withTriggers(
+  dockerfile: Dockerfile,
+  resolved: ResolvedStage,
+  triggers: readonly string[],
+  options: Omit<StageOptions, 'target'>,
+): ResolvedStage {
+  const { stage } = resolved;
+  const parsed = parseTriggers(triggers, stage.from, dockerfile.file, dockerfile.escape);
+  const globals = globalArguments(dockerfile, options);
+  const names = platformArguments(options.platform);
+  const lookup: Lookup = (name) => globals.get(name) ?? names.get(name);
+  const sources = new Map(resolved.sources);
+  for (const [index, instruction] of parsed.entries())
+    try {
+      for (const [key, origin] of sourcesOf(
+        dockerfile,
+        stage,
+        [instruction],
+        lookup,
+        options.contexts ?? new Map(),
+      ))
+        sources.set(key, origin);
+    } catch (error) {
+      if (!(error instanceof BuildError)) throw error;
+      const { code, where, remedy } = error;
+      throw new BuildError(`${error.message} (ONBUILD ${triggers[index] ?? ''})`, { code, where, remedy });
+    }
+  return { ...resolved, sources, stage: { ...stage, instructions: [...parsed, ...stage.instructions] } };
 }
 
 /** What is made from a stage is for the same as that; nothing at all, FROM scratch, is for what is built for. */

@@ -13,7 +13,6 @@ import {
   type Instruction,
   type Origin,
   parseHeredocOpening,
-  platformArguments,
   type ResolvedStage,
   type RunInstruction,
   type StageGraph,
@@ -226,7 +225,7 @@ class Interpreter {
       given ??
       (fallback === undefined ? undefined : this.#expand(instruction, fallback)) ??
       this.#graph.globals.get(name) ??
-      platformArguments(this.#options.platform).get(name);
+      this.#graph.automatic.get(name);
     this.#state.declare(name, value);
     return value === undefined ? name : `${name}=${value}`;
   }

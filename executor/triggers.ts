@@ -18,10 +18,10 @@ export interface TriggerSource {
  * @throws BuildError for triggers that cannot be, at the line of the FROM.
  */
 export async function expandTriggers(
-  options: Pick<PlanOptions, 'dockerfile' | 'graph' | 'buildArguments' | 'platform' | 'origins'>,
+  options: Pick<PlanOptions, 'dockerfile' | 'graph' | 'origins'>,
   source: TriggerSource,
 ): Promise<ResolvedStage[]> {
-  const { dockerfile, graph, buildArguments, platform, origins: contexts = new Map() } = options;
+  const { dockerfile, graph, origins } = options;
   const target = graph.stages.at(-1)?.stage.index ?? 0;
   const all = [...graph.all];
   const expanded = new Set<number>();
@@ -37,7 +37,7 @@ export async function expandTriggers(
       const triggers = await triggersOf(resolved, all, source);
       if (triggers.length === 0) continue;
       hasTriggers = true;
-      all[index] = withTriggers(dockerfile, resolved, triggers, { buildArguments, platform, contexts });
+      all[index] = withTriggers(dockerfile, resolved, triggers, graph, origins);
     }
     if (!hasTriggers) return needed;
     await source.resolve(missing.flatMap(({ stage }) => all[stage.index] ?? []));

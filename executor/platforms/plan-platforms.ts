@@ -45,7 +45,7 @@ export async function planPlatforms(request: PlatformsRequest): Promise<BuildPla
   const consumed = new Set<string>();
   const planning = platforms.map(async (platform) => {
     const graph = resolveStages(dockerfile, { target, buildArguments, platform, contexts });
-    for (const name of graph.globals.keys()) consumed.add(name);
+    for (const name of [...graph.globals.keys(), ...graph.automatic.keys()]) consumed.add(name);
     // Without keys it cannot be told what is the same.
     const keyed = request.keyed || isOneOfSeveral;
     return planBuild({ ...request, keyed, graph, platform, isOneOfSeveral, consumed });

@@ -27,7 +27,7 @@ export {
   namedImages,
   type NamedImage,
   type Origin,
-  platformArguments,
+  automaticArguments,
   type ResolvedStage,
   resolveStages,
   neededStages,

@@ -55,10 +55,21 @@ export interface StageGraph {
   /** Every stage of the file, in its order. */
   readonly all: readonly ResolvedStage[];
   readonly globals: ReadonlyMap<string, string>;
+  /** See {@link automaticArguments}. */
+  readonly automatic: ReadonlyMap<string, string>;
 }
 
-/** ARGs about platforms that are there without being given (Dockerfile reference, "Automatic platform ARGs"). */
-export function platformArguments(platform: Platform): Map<string, string> {
+/**
+ * ARGs that are there without being given (Dockerfile reference, "Automatic platform ARGs"; BuildKit's TARGETSTAGE). A build
+ * argument of their name counts before what they are.
+ *
+ * @param target the stage that is built, by its name.
+ */
+export function automaticArguments(
+  platform: Platform,
+  target = 'default',
+  buildArguments: ReadonlyMap<string, string> = new Map(),
+): Map<string, string> {
   const pairs = (prefix: string, { os, architecture, variant }: Platform): [string, string][] => [
     [
       `${prefix}PLATFORM`,
@@ -67,8 +78,11 @@ export function platformArguments(platform: Platform): Map<string, string> {
     [`${prefix}OS`, os],
     [`${prefix}ARCH`, architecture],
     [`${prefix}VARIANT`, variant ?? ''],
+    [`${prefix}OSVERSION`, ''],
   ];
-  return new Map([...pairs('TARGET', platform), ...pairs('BUILD', hostPlatform())]);
+  const all = [...pairs('TARGET', platform), ...pairs('BUILD', hostPlatform())];
+  const named: [string, string][] = [...all, ['TARGETSTAGE', target]];
+  return new Map(named.map(([name, value]) => [name, buildArguments.get(name) ?? value]));
 }
 
 /**
@@ -77,15 +91,15 @@ export function platformArguments(platform: Platform): Map<string, string> {
  * @throws BuildError `E_DOCKERFILE_STAGE` for names that are not there; UsageError for an unknown target.
  */
 export function resolveStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
-  const { resolved, globals } = resolveAll(dockerfile, options);
+  const { resolved, globals, automatic } = resolveAll(dockerfile, options);
   const target = findTarget(dockerfile, options.target);
-  return { stages: neededStages(dockerfile, resolved, target), all: resolved, globals };
+  return { stages: neededStages(dockerfile, resolved, target), all: resolved, globals, automatic };
 }
 
 /**
  * The stages that a stage needs, and itself as the last, each after what it needs, and otherwise in the order of the file.
  *
- * @throws BuildError `E_DOCKERFILE_STAGE` when a stage needs itself, which only triggers of ONBUILD can bring about.
+ * @throws BuildError `E_DOCKERFILE_STAGE` when a stage needs itself.
  */
 export function neededStages(
   dockerfile: Dockerfile,
@@ -104,7 +118,7 @@ export function neededStages(
       throw new BuildError(`stage ${stage.label} needs itself`, {
         code: 'E_DOCKERFILE_STAGE',
         where: `${dockerfile.file}:${stage.stage.from.line}`,
-        remedy: 'A trigger of ONBUILD copies from a stage that is made from this one: name another stage.',
+        remedy: 'It copies from a stage that is made from it, or copies from it: name another one.',
       });
     begun.add(index);
     for (const below of stagesBelow(stage)) place(below);
@@ -142,24 +156,29 @@ export function namedImages(dockerfile: Dockerfile, options: Omit<StageOptions, 
 
 function resolveAll(
   dockerfile: Dockerfile,
-  options: Omit<StageOptions, 'target'>,
-): { resolved: ResolvedStage[]; globals: Map<string, string> } {
-  const globals = globalArguments(dockerfile, options);
-  const platformNames = platformArguments(options.platform);
-  const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
+  options: Omit<StageOptions, 'target'> & Partial<Pick<StageOptions, 'target'>>,
+): { resolved: ResolvedStage[] } & Pick<StageGraph, 'globals' | 'automatic'> {
+  const { platform, buildArguments } = options;
+  const target = options.target ?? dockerfile.stages.at(-1)?.name;
+  const automatic = automaticArguments(platform, target, buildArguments);
+  const globals = globalArguments(dockerfile, buildArguments, automatic);
+  const lookup: Lookup = (name) => globals.get(name) ?? automatic.get(name);
   const resolved: ResolvedStage[] = [];
   for (const stage of dockerfile.stages)
     resolved.push(resolveStage(dockerfile, stage, lookup, options, resolved));
-  return { resolved, globals };
+  return { resolved, globals, automatic };
 }
 
-function globalArguments(dockerfile: Dockerfile, options: Omit<StageOptions, 'target'>): Map<string, string> {
+function globalArguments(
+  dockerfile: Dockerfile,
+  buildArguments: ReadonlyMap<string, string>,
+  automatic: ReadonlyMap<string, string>,
+): Map<string, string> {
   const globals = new Map<string, string>();
-  const platformNames = platformArguments(options.platform);
-  const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
+  const lookup: Lookup = (name) => globals.get(name) ?? automatic.get(name);
   for (const instruction of dockerfile.metaArgs)
     for (const { name, value } of instruction.arguments) {
-      const given = options.buildArguments.get(name);
+      const given = buildArguments.get(name);
       if (given !== undefined) globals.set(name, given);
       else if (value !== undefined) globals.set(name, expandAt(dockerfile, instruction.line, value, lookup));
     }
@@ -216,7 +235,7 @@ function resolveStage(
   return { stage, label, base, platform: platformOn(base, own, wanted, earlier), sources };
 }
 
-/** Where the instructions of a stage copy from; triggers of ONBUILD may name any other stage. */
+/** Where the instructions of a stage copy from. */
 function sourcesOf(
   dockerfile: Dockerfile,
   stage: Stage,
@@ -229,16 +248,9 @@ function sourcesOf(
     if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
     const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
     const where = `${dockerfile.file}:${instruction.line}`;
-    const later = instruction.isTrigger === true ? laterStage(dockerfile, stage, from) : undefined;
-    sources.set(instruction, later ?? copyOrigin(dockerfile, stage, from, contexts, where));
+    sources.set(instruction, copyOrigin(dockerfile, stage, from, contexts, where));
   }
   return sources;
-}
-
-/** A trigger was written for Dockerfiles whose stages have any order (as BuildKit finds them). */
-function laterStage({ stages }: Dockerfile, { index }: Stage, from: string): Origin | undefined {
-  const found = stages.findLast((other) => other.name === from.toLowerCase() || String(other.index) === from);
-  return found !== undefined && found.index > index ? { kind: 'stage', index: found.index } : undefined;
 }
 
 /**
@@ -250,23 +262,16 @@ export function withTriggers(
   dockerfile: Dockerfile,
   resolved: ResolvedStage,
   triggers: readonly string[],
-  options: Omit<StageOptions, 'target'>,
+  { globals, automatic }: Pick<StageGraph, 'globals' | 'automatic'>,
+  contexts: ReadonlyMap<string, Origin> = new Map(),
 ): ResolvedStage {
   const { stage } = resolved;
   const parsed = parseTriggers(triggers, stage.from, dockerfile.file, dockerfile.escape);
-  const globals = globalArguments(dockerfile, options);
-  const names = platformArguments(options.platform);
-  const lookup: Lookup = (name) => globals.get(name) ?? names.get(name);
+  const lookup: Lookup = (name) => globals.get(name) ?? automatic.get(name);
   const sources = new Map(resolved.sources);
   for (const [index, instruction] of parsed.entries())
     try {
-      for (const [key, origin] of sourcesOf(
-        dockerfile,
-        stage,
-        [instruction],
-        lookup,
-        options.contexts ?? new Map(),
-      ))
+      for (const [key, origin] of sourcesOf(dockerfile, stage, [instruction], lookup, contexts))
         sources.set(key, origin);
     } catch (error) {
       if (!(error instanceof BuildError)) throw error;
@@ -330,10 +335,10 @@ function copyOrigin(
   if (/^[0-9]+$/.test(from)) {
     const index = Number(from);
     if (index === stage.index) throw wrong(`COPY --from=${from} copies the stage into itself`);
-    if (index > stage.index)
+    if (index >= dockerfile.stages.length)
       throw wrong(
-        `there is no stage ${from} before this one`,
-        `Stages are counted from 0; this one is ${stage.index}.`,
+        `there is no stage ${from}`,
+        `Stages are counted from 0; this one is ${stage.index}, and the last is ${dockerfile.stages.length - 1}.`,
       );
     return { kind: 'stage', index };
   }
@@ -341,11 +346,9 @@ function copyOrigin(
   if (named.kind !== 'image' || contexts.has(contextKey(from))) return named;
   const names = dockerfile.stages.flatMap(({ name }) => (name === undefined ? [] : [name]));
   if (stage.name === from.toLowerCase()) throw wrong(`COPY --from=${from} copies the stage into itself`);
-  if (names.includes(from.toLowerCase()))
-    throw wrong(
-      `stage ${from} comes after the COPY that needs it`,
-      'Move it up; a stage can only use earlier ones.',
-    );
+  // As in BuildKit, what is copied from may come later.
+  const later = dockerfile.stages.find(({ name }) => name === from.toLowerCase());
+  if (later !== undefined) return { kind: 'stage', index: later.index };
   const near = nearestWord(from, names);
   if (near !== undefined && !/[./:@]/.test(from))
     throw wrong(

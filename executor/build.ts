@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
+import { type LayerCache, type LookupResult, openLayerCaches, openTrust } from '../src/layercache/index.ts';
+import { digestOf } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
@@ -27,8 +28,9 @@ import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
-import type { StageResult } from './stage-builder.ts';
+import type { StageResult } from './stack.ts';
 import { openVolumes } from './volumes.ts';
+import { requireSafeSigner, warnOfSigner } from './signer-rules.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
 
 export const creator = `kiln/${version}`;
@@ -75,6 +77,7 @@ async function buildFrom(
   signal: AbortSignal,
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
+  const started = new Date();
   using controller = linkedController(signal);
   const { buildArguments } = options;
   const limits = singleIdStatement();
@@ -86,10 +89,11 @@ async function buildFrom(
   await using volumes = await openVolumes(options, progress);
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
-  const cache =
-    options.cache.location === undefined
-      ? undefined
-      : openLayerCache(options.cache.location, client, creator);
+  const { sources, target: written } = options.cache;
+  const isCached = sources.length > 0 || written !== undefined;
+  const trust = await openTrust(options.cache);
+  warnOfSigner(trust, progress);
+  const cache = isCached ? openLayerCaches(options.cache, client, creator, trust) : undefined;
   await using scratch = await volumes.scratch();
   const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
   const webFiles = new HttpFiles({
@@ -134,6 +138,7 @@ async function buildFrom(
     progress,
     files,
   });
+  if (isolation.isExclusive) requireSafeSigner(trust, progress);
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,
@@ -147,7 +152,7 @@ async function buildFrom(
     stages,
     // What others would take for theirs must have the owners that theirs has.
     cachePush:
-      options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
+      written !== undefined && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
@@ -161,11 +166,16 @@ async function buildFrom(
   if (isolation.isExclusive) await fetchAhead(stages, session);
   const results = await firstFailure(buildAll(targets, session), controller.controller);
   const images: BuiltImage[] = [];
+  const attestations: BuiltImage[] = [];
   for (const [index, result] of results.entries()) {
     const built = plan.platforms[index];
-    if (built !== undefined) images.push(await assemble(built, result, session, options));
+    if (built === undefined) continue;
+    const image = await assemble(built, result, session, options);
+    images.push(image);
+    const facts = { source, started, stages: built.stages };
+    attestations.push(...(await attestationsOf(image, result, facts, options, session)));
   }
-  const output = outputOf(images);
+  const output = outputOf([...images, ...attestations]);
   const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
   return { output, places };
@@ -177,6 +187,40 @@ async function buildAll(targets: readonly PlannedStage[], session: BuildSession)
   const results: StageResult[] = [];
   for (const target of targets) results.push(await session.stage(target));
   return results;
+}
+
+/** What was asked to be said of the image, if anything; what that takes is loaded only then. */
+async function attestationsOf(
+  image: BuiltImage,
+  { stack }: StageResult,
+  facts: {
+    readonly source: string;
+    readonly started: Date;
+    readonly stages: readonly PlannedStage[];
+  },
+  options: BuildOptions,
+  session: BuildSession,
+): Promise<BuiltImage[]> {
+  const { attest: wanted, target, buildArguments, sourceDate, outputs } = options;
+  if (wanted.provenance === undefined && !wanted.sbom) return [];
+  const { attest } = await import('./attest/index.ts');
+  const placed = await Promise.all(stack.map((layer) => layer.placed));
+  const { source, started, stages } = facts;
+  return [
+    await attest(
+      {
+        image,
+        layers: stack.filter((_, index) => placed[index] !== undefined),
+        stages,
+        dockerfile: { path: dockerfileName(options.dockerfile), digest: digestOf(source) },
+        ...{ target, buildArguments, sourceDate, started },
+        destinations: outputs.push ? outputs.destinations : [],
+      },
+      wanted,
+      session.progress,
+      session.signal,
+    ),
+  ];
 }
 
 /**
@@ -255,13 +299,12 @@ async function lookUpAll(
 ): Promise<ReadonlyMap<string, LookupResult>> {
   if (cache === undefined) return new Map();
   const { keys, maxAgeSeconds } = lookupsOf(stages, options.cache.maxAgeSeconds);
-  const lookups = await cache.lookup(keys, { maxAgeSeconds, signal });
-  const failed = [...lookups.values()].find(
-    ({ outcome }) => outcome === 'error' || outcome === 'unauthorized',
-  );
-  if (failed !== undefined && failed.outcome !== 'hit')
-    progress.warn(`the layer cache ${cache.location} cannot be read (${failed.outcome}): ${failed.detail}`);
-  return lookups;
+  return cache.lookup(keys, {
+    maxAgeSeconds,
+    signal,
+    onFailure: (location, { outcome, detail }) =>
+      progress.warn(`the layer cache ${location} cannot be read (${outcome}): ${detail}`),
+  });
 }
 
 async function assemble(

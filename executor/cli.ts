@@ -25,6 +25,7 @@ import {
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
 import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
+import { attestFlag, parseAttestations } from './attest-flags.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
@@ -33,6 +34,7 @@ import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import { executorFlags } from './kaniko-flags.ts';
 import { indexCommand } from './join/command.ts';
 import type { BuildOptions } from './options.ts';
+import { traceBuild } from './tracing/index.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
 interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
@@ -43,7 +45,7 @@ interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFl
   tarPath?: string;
   ociLayoutPath?: string;
   digestFile?: string;
-  noPushCache?: boolean;
+  attest: string[];
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
@@ -102,8 +104,8 @@ function addBuildFlags(command: Command): void {
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
+    attestFlag(),
     ...cacheFlags(),
-    booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
       '--cache-dir <directory>',
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
@@ -156,7 +158,13 @@ async function buildCommand(flags: Flags, notes: readonly string[], signal: Abor
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { output } = await build(options, client, progress, signal, { onFirstRun, files });
+  await using trace = await traceBuild(process.env, options.subject, progress);
+  const { output } = await build(options, client, progress, signal, { onFirstRun, files }).catch(
+    (error: unknown) => {
+      trace?.failed(error);
+      throw error;
+    },
+  );
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
@@ -181,6 +189,15 @@ function buildOptions(flags: Flags): BuildOptions {
   const ownLayout =
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
+  const attest = parseAttestations(flags.attest);
+  const attests = attest.sbom || attest.provenance !== undefined;
+  if (attests && ociLayoutPath === undefined && (!push || destinations.length === 0))
+    throw new UsageError(
+      '--attest needs a registry or an OCI layout: a tar file for docker load has no place for it',
+      {
+        remedy: 'Add --destination or --oci-layout-path.',
+      },
+    );
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
@@ -191,9 +208,7 @@ function buildOptions(flags: Flags): BuildOptions {
     compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
-    cache: {
-      ...cacheOptions(flags, destinations, cacheDirectory),
-      push: flags.noPushCache !== true,
-    },
+    attest,
+    cache: cacheOptions(flags, destinations, cacheDirectory),
   };
 }

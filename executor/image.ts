@@ -25,6 +25,8 @@ export interface PlacedLayer {
   readonly origins: readonly BlobOrigin[];
   /** The image it came with, for a layer of a base. */
   readonly base?: BaseImage;
+  /** Its size is what a layer cache says; nothing has read it. */
+  readonly isSizeClaimed?: boolean;
 }
 
 /** A finished image: its documents in memory, its layers wherever they are. */
@@ -135,6 +137,17 @@ export function assembleIndex(
   };
   const bytes = Buffer.from(JSON.stringify(index));
   return { bytes, descriptor: { mediaType, digest: digestOf(bytes), size: bytes.length } };
+}
+
+/** The annotations by which an index tells an attestation from an image, and says what it is about; BuildKit's. */
+export const attestationAnnotations = {
+  type: 'vnd.docker.reference.type',
+  digest: 'vnd.docker.reference.digest',
+} as const;
+
+/** Whether what was built says something of an image and is none itself. */
+export function isAttestation({ descriptor }: BuiltImage): boolean {
+  return descriptor.annotations?.[attestationAnnotations.type] === 'attestation-manifest';
 }
 
 function ociLayerType(mediaType: string): string {

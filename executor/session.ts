@@ -16,12 +16,13 @@ import { isAbortError, messageOf, type Progress, randomName } from '../src/suppo
 import type { LayerLease, Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
-import type { PlacedLayer } from './image.ts';
+import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
 import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
 import { originOf, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
-import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
+import type { StackedLayer, StageResult } from './stack.ts';
+import { StageBuilder } from './stage-builder.ts';
 
 /** What a build works with; one for every build. */
 export interface SessionParts {
@@ -216,6 +217,7 @@ export class BuildSession implements AsyncDisposable {
       placed: Promise.resolve({ layer, origins: base.image.origins, base: base.image }),
       files: undefined,
       created: undefined,
+      lineage: undefined,
     }));
   }
 
@@ -325,7 +327,11 @@ export class BuildSession implements AsyncDisposable {
     parentChainID: ChainID | null,
     layer: Layer | undefined,
     created: Date,
-    options: { readonly contentKnown?: boolean } = {},
+    options: {
+      readonly contentKnown?: boolean;
+      /** Where the layer's blob lies already. */
+      readonly origins?: readonly BlobOrigin[] | undefined;
+    } = {},
   ): void {
     const { cache } = this.#parts;
     if (cache === undefined || step.definition === undefined || !this.#isStored(step)) return;
@@ -342,6 +348,7 @@ export class BuildSession implements AsyncDisposable {
           origin: originOf(stage, step),
           files: step.files === undefined ? undefined : foldFileList(step.files),
           description: describeKey(definition),
+          origins: options.origins ?? [],
         },
         layer,
         this.signal,

@@ -36,7 +36,8 @@ export async function writeLayout(
 async function writeBlobs(layout: OciLayout, image: BuiltImage, signal?: AbortSignal): Promise<void> {
   for (const { layer } of image.layers) {
     const descriptor = { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
-    if ((await layout.blobs.stat(layer.digest, signal)) !== undefined) continue;
+    const there = await layout.blobs.stat(layer.digest, signal);
+    if (there?.size === layer.size) continue;
     await layout.blobs.ingest(descriptor, await layer.compressed(signal), signal);
   }
   await layout.blobs.ingest(image.manifest.config, Readable.from([image.configBytes]), signal);

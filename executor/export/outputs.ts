@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { formatReference } from '../../src/oci/index.ts';
 import type { RegistryClient } from '../../src/registry/index.ts';
 import type { Progress } from '../../src/support/index.ts';
-import type { BuildOutput } from '../image.ts';
+import { type BuildOutput, isAttestation } from '../image.ts';
 import type { OutputOptions } from '../options.ts';
 import { writeArchive } from './archive.ts';
 import { writeLayout } from './layout.ts';
@@ -25,8 +25,9 @@ export async function exportOutput(
   const { digest } = output.descriptor;
   const places: string[] = [];
   if (tarPath !== undefined) {
-    const [image] = output.images;
-    if (image === undefined || output.index !== undefined) throw new Error('a tar file holds one image');
+    // Attestations are left out: what reads such a file knows none.
+    const [image, ...others] = output.images.filter((built) => !isAttestation(built));
+    if (image === undefined || others.length > 0) throw new Error('a tar file holds one image');
     await writeArchive(image, tarPath, destinations.map(formatReference), signal);
     places.push(tarPath);
   }

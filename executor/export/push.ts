@@ -40,12 +40,10 @@ async function pushImage(
 }
 
 async function pushLayer(repository: Repository, placed: PlacedLayer, signal?: AbortSignal): Promise<void> {
-  const { layer, origins } = placed;
-  const mountFrom = origins
-    .filter((origin) => origin.registry === repository.registry && origin.repository !== repository.name)
-    .map((origin) => origin.repository);
+  const { layer, origins, isSizeClaimed: checkSize = false } = placed;
+  const mountFrom = repository.mountable(origins);
   const descriptor: Descriptor = { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
-  await repository.uploadBlob(descriptor, (s) => layer.compressed(s), { mountFrom }, signal);
+  await repository.uploadBlob(descriptor, (s) => layer.compressed(s), { mountFrom, checkSize }, signal);
 }
 
 async function pushBytes(

@@ -98,8 +98,6 @@ const fromStages: Readonly<Record<string, string>> = {
     'FROM scratch AS one@\nCOPY a.txt b.txt c.md /x/\nFROM scratch\nCOPY --from=one@ /x/*.txt /to/',
   'a stage whose file another has replaced':
     'FROM scratch AS one@\nCOPY a.txt /x\nFROM one@ AS two@\nCOPY b.txt /x\nFROM scratch\nCOPY --from=two@ /x /',
-  'a stage by its name in capitals':
-    'FROM scratch AS one@\nCOPY a.txt /a\nFROM scratch\nCOPY --from=ONE@ /a /to',
   'a stage whose file is gone (O774)':
     'FROM base AS one@\nRUN mkdir /d && touch /d/a /d/b\nRUN rm /d/a\nFROM scratch\nCOPY dir/one /to/a\nCOPY --from=one@ /d /to/',
   'a stage, attributes and set-id bits kept':

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { build } from '../../executor/build.ts';
+import type { BuildOptions } from '../../executor/options.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
 import { type Digest, parsePlatform } from '../../src/oci/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
@@ -15,6 +16,8 @@ export interface InProcessBuild {
   readonly volume: string;
   /** The layer cache, `oci:DIR`; undefined: none. */
   readonly cache?: string | undefined;
+  /** What differs from a cache that is read and written. */
+  readonly cacheOptions?: Partial<BuildOptions['cache']>;
   readonly contexts?: readonly string[];
   readonly arguments?: Readonly<Record<string, string>>;
   readonly target?: string | undefined;
@@ -58,14 +61,18 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
         ociLayoutPath: layout,
         digestFile: undefined,
       },
+      attest: { provenance: undefined, sbom: false },
       cache: {
-        location: cache,
+        sources: cache === undefined ? [] : [cache],
+        target: cache,
         onVolume: false,
         maxAgeSeconds: 3600,
-        push: true,
+        signKey: undefined,
+        verifyKeys: [],
         runLayers: true,
         copyLayers: true,
         rules: { noCache: false, noCacheStages: [], ignoredArguments: new Set() },
+        ...request.cacheOptions,
       },
       cacheDirectory: volume,
       waitForWarmerSeconds: undefined,

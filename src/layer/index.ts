@@ -1,4 +1,5 @@
 export { applyLayer } from './apply-layer.ts';
+export { makeAttributeLayer, type UnpackedTree } from './attribute-layer.ts';
 export { captureLayer, type CapturedLayer, compressCaptured } from './capture.ts';
 export { childPath, namesIn, removeTree } from './clear-tree.ts';
 export { decompress } from './decompress.ts';

@@ -13,10 +13,13 @@ import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
+import type { MountResources } from './mounts/index.ts';
+import { sourcePaths } from './mounts/sources.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
 import { type BuildOptions, givenPaths } from './options.ts';
-import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
+import { planBuild } from './plan.ts';
+import { lookupsOf, type PlannedStage, type PlannedStep, sourceStagesOf } from './planned.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
@@ -126,11 +129,13 @@ async function buildFrom(
   warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
+  const mountParts = await openMountParts(options, stages);
   const target = stages.at(-1);
   if (target === undefined) throw new Error('no stage is needed');
   await using isolation = await openIsolation({
     ...options.isolation,
     given: givenPaths(options),
+    secrets: sourcePaths(options.mountSources),
     scratch: scratch.path,
     progress,
     files,
@@ -157,6 +162,7 @@ async function buildFrom(
     clampTime: options.sourceDate,
     exported: exportedStages(target),
     sources: sourceStages(stages),
+    mountParts,
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
   if (isolation.isExclusive) await fetchAhead(stages, session);
@@ -165,6 +171,19 @@ async function buildFrom(
   const places = await exportImage(image, options, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
   return { image, places };
+}
+
+/** Secrets and agents for the steps that use them. Most Dockerfiles have none, and are not held up. */
+async function openMountParts(
+  { mountSources }: BuildOptions,
+  stages: readonly PlannedStage[],
+): Promise<Pick<MountResources, 'secrets' | 'agents'> | undefined> {
+  const steps = stages.flatMap((stage) => stage.steps);
+  const isMounting = ({ operation }: PlannedStep): boolean =>
+    operation.kind === 'run' && (operation.mounts.length > 0 || operation.script !== undefined);
+  if (!steps.some(isMounting)) return undefined;
+  const { openSources } = await import('./mounts/index.ts');
+  return openSources(mountSources, steps);
 }
 
 /**
@@ -205,8 +224,7 @@ function exportedStages(target: PlannedStage): Set<PlannedStage> {
 }
 
 function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
-  const sources = stages.flatMap(({ steps }) => steps.map(({ source }) => source));
-  return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
+  return new Set(stages.flatMap(({ steps }) => steps.flatMap(sourceStagesOf)));
 }
 
 /** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */

@@ -26,10 +26,11 @@ import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
+import { mountFlags, type MountFlags, mountSources } from './mounts/sources.ts';
 import type { BuildOptions } from './options.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
-interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
+interface Flags extends SourceFlags, MountFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   destination: string[];
   label: string[];
   checkError: boolean;
@@ -85,6 +86,7 @@ export function executorProgram(signal: AbortSignal): Command {
 function addBuildFlags(command: Command): void {
   addFlags(command, [
     ...sourceFlags(),
+    ...mountFlags(),
     listFlag('-d, --destination <reference>', 'where to push the image'),
     listFlag('--label <name=value>', 'label of the image'),
     checkErrorFlag(),
@@ -168,6 +170,7 @@ function buildOptions(flags: Flags): BuildOptions {
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
+    mountSources: mountSources(flags, process.env),
     checkError: flags.checkError,
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,

@@ -2,7 +2,8 @@ import { resolve } from 'node:path';
 import { standardInput } from './context/index.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
-import type { CacheRules } from './plan.ts';
+import type { CacheRules } from './planned.ts';
+import { type MountSources, sourcePaths } from './mounts/sources.ts';
 import type { IsolationKind } from './isolation/index.ts';
 
 /** What is built: a Dockerfile and its context. */
@@ -35,6 +36,8 @@ export interface BuildOptions extends SourceOptions {
   readonly scratchDirectory: string | undefined;
   readonly compression: 'gzip' | 'zstd';
   readonly isolation: IsolationChoice;
+  /** Secrets and agents for mounts of RUN. */
+  readonly mountSources: MountSources;
 }
 
 export interface IsolationChoice {
@@ -76,5 +79,6 @@ export function givenPaths(options: BuildOptions): string[] {
     options.dockerfile === standardInput ? undefined : options.dockerfile,
     ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, layout],
   ];
+  paths.push(...sourcePaths(options.mountSources));
   return paths.filter((path) => path !== undefined).map((path) => resolve(path));
 }

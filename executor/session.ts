@@ -7,54 +7,27 @@ import {
   type KeyDefinition,
   type LayerCache,
   type LookupOptions,
-  type LookupResult,
   stepKey,
 } from '../src/layercache/index.ts';
-import type { ChainID, Digest, Platform } from '../src/oci/index.ts';
-import type { RegistryClient } from '../src/registry/index.ts';
+import type { ChainID, Digest } from '../src/oci/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
-import type { LayerLease, Volume } from '../src/volume/index.ts';
+import type { LayerLease } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
+import type { MountResources } from './mounts/index.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
 import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
-import { originOf, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
+import {
+  originOf,
+  type PlannedBase,
+  type PlannedStage,
+  type PlannedStep,
+  sourceStagesOf,
+} from './planned.ts';
+import type { SessionParts } from './session-parts.ts';
 import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
-
-/** What a build works with; one for every build. */
-export interface SessionParts {
-  readonly isolation: Isolation;
-  /** Where unpacked layers are looked for, in order; the last one is writable. */
-  readonly volumes: readonly Volume[];
-  readonly client: RegistryClient;
-  readonly platform: Platform;
-  /** A directory of the build's own, removed after it. */
-  readonly scratch: string;
-  readonly cache: LayerCache | undefined;
-  readonly cachePush: boolean;
-  readonly cacheRunLayers: boolean;
-  readonly cacheCopyLayers: boolean;
-  /** How old results may be of steps that do not say it themselves. */
-  readonly maxAgeSeconds: number;
-  readonly lookups: ReadonlyMap<string, LookupResult>;
-  /** The target and the stages below it, whose layers are the image's. */
-  readonly exported: ReadonlySet<PlannedStage>;
-  /** Stages that steps of other stages copy from. */
-  readonly sources: ReadonlySet<PlannedStage>;
-  readonly compression: 'gzip' | 'zstd';
-  /** No time in a layer is later, in seconds since 1970. */
-  readonly clampTime: number | undefined;
-  readonly progress: Progress;
-  /** Aborts everything that still runs; with a reason when a part of the build failed. */
-  readonly controller: AbortController;
-  /** What is built; see {@link SourceOptions}. */
-  readonly subject: string;
-  /** All that are needed. */
-  readonly stages: readonly PlannedStage[];
-  readonly onFirstRun?: () => void;
-}
 
 /** Layers written at the same time: compression already uses all cores. */
 const writers = 2;
@@ -155,13 +128,14 @@ export class BuildSession implements AsyncDisposable {
       ? undefined
       : this.#parts.lookups.get(step.key);
 
-  /** Whether a copy's source runs anew in every build, so that its key does not tell what is copied. */
-  #isUnknown({ source }: PlannedStep): boolean {
-    if (source?.kind !== 'stage') return false;
-    return hasStep(
-      source.stage,
-      ({ operation, uncached }) =>
-        uncached !== undefined || (operation.kind === 'run' && !this.#parts.cacheRunLayers),
+  /** Whether what a step copies or mounts runs anew in every build, so that its key does not tell what that is. */
+  #isUnknown(step: PlannedStep): boolean {
+    return sourceStagesOf(step).some((source) =>
+      hasStep(
+        source,
+        ({ operation, uncached }) =>
+          uncached !== undefined || (operation.kind === 'run' && !this.#parts.cacheRunLayers),
+      ),
     );
   }
 
@@ -375,6 +349,15 @@ export class BuildSession implements AsyncDisposable {
     return origin !== undefined && this.#stored.has(placed.layer.digest)
       ? { ...placed, origins: [...placed.origins, origin] }
       : placed;
+  }
+
+  /** What mounts of RUN steps are made from. */
+  mountResources(): MountResources {
+    const { mountParts, volumes } = this.#parts;
+    const volume = volumes.at(-1);
+    if (mountParts === undefined || volume === undefined) throw new Error('no step was to have a mount');
+    const { isolation, scratch, progress, signal } = this;
+    return { ...mountParts, volume: volume.directory, isolation, scratch, progress, signal };
   }
 
   markFirstRun(): void {

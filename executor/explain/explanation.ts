@@ -10,7 +10,7 @@ import {
 import { type ChainID, extendChain, formatReference } from '../../src/oci/index.ts';
 import type { LookupOutcome } from '../../src/support/index.ts';
 import { fitsOn } from '../forecast.ts';
-import { isLinked, originOf, type PlannedStage, type PlannedStep } from '../plan.ts';
+import { isLinked, originOf, type PlannedStage, type PlannedStep } from '../planned.ts';
 
 /**
  * What a step's lookup came to. `found`: there is an entry, which is used if what runs below it comes out as it did;

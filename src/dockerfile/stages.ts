@@ -10,24 +10,28 @@ import {
 import { BuildError, UsageError } from '../support/index.ts';
 import { expandWord, ExpansionError, type Lookup } from './expand.ts';
 import { nearestWord } from './fields.ts';
-import type { Dockerfile, Stage } from './types.ts';
+import type { MountFields } from './mounts.ts';
+import type { CopyInstruction, Dockerfile, Instruction, Stage } from './types.ts';
 
-/** Where a stage, or a COPY --from, gets its files: an earlier stage, an image, a named context, or nothing. */
+/** Where a stage, a COPY --from or a RUN --mount gets its files: an earlier stage, an image, a named context, or nothing. */
 export type Origin =
   | { readonly kind: 'stage'; readonly index: number }
   | { readonly kind: 'image'; readonly name: string }
   | { readonly kind: 'context'; readonly name: string }
   | { readonly kind: 'scratch' };
 
-/** A stage with the names of its FROM and of its COPY --from resolved. */
+/** What names a place that files are from: a COPY with `--from`, or a `--mount` of RUN with `from=`. */
+export type SourceUser = CopyInstruction | MountFields;
+
+/** A stage with the names of its FROM, of its COPY --from and its RUN --mount=from= resolved. */
 export interface ResolvedStage {
   readonly stage: Stage;
   /** As messages call it: its name, or `stage-2`. */
   readonly label: string;
   readonly base: Origin;
   readonly platform: Platform;
-  /** By instruction, where each COPY --from copies from. */
-  readonly sources: ReadonlyMap<unknown, Origin>;
+  /** Where those that have a `from` get their files. */
+  readonly sources: ReadonlyMap<SourceUser, Origin>;
 }
 
 export interface StageOptions {
@@ -98,7 +102,7 @@ export function selectStages(dockerfile: Dockerfile, options: StageOptions): Sta
   return { stages, all: resolved, globals };
 }
 
-/** An image that a Dockerfile names, in FROM or COPY --from. */
+/** An image that a Dockerfile names, in FROM, COPY --from or RUN --mount. */
 export interface NamedImage {
   readonly name: string;
   readonly platform: Platform;
@@ -183,15 +187,13 @@ function resolveStage(
       ? undefined
       : expandAt(dockerfile, stage.from.line, stage.from.platform, lookup);
   const platform = given === undefined ? wanted : atLine(where, () => parsePlatform(given));
-  const sources = new Map<unknown, Origin>();
-  for (const instruction of stage.instructions) {
-    if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
-    const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
-    sources.set(
-      instruction,
-      copyOrigin(dockerfile, stage, from, contexts, `${dockerfile.file}:${instruction.line}`),
-    );
-  }
+  const sources = new Map<SourceUser, Origin>();
+  for (const instruction of stage.instructions)
+    for (const { user, from, flag } of sourceUsers(instruction)) {
+      const name = flag === mountFlag ? from : expandAt(dockerfile, instruction.line, from, lookup);
+      const place = { flag, where: `${dockerfile.file}:${instruction.line}` };
+      sources.set(user, sourceOrigin(dockerfile, stage, name, contexts, place));
+    }
   const base = originOf(dockerfile, stage, name, contexts);
   if (base.kind === 'image') requireReference(name, where);
   return {
@@ -201,6 +203,23 @@ function resolveStage(
     platform,
     sources,
   };
+}
+
+const mountFlag = 'RUN --mount=from';
+
+/** What of an instruction names a stage, an image or a context. */
+export function sourceUsers(
+  instruction: Instruction,
+): { readonly user: SourceUser; readonly from: string; readonly flag: string }[] {
+  if (instruction.kind === 'copy')
+    return instruction.from === undefined
+      ? []
+      : [{ user: instruction, from: instruction.from, flag: 'COPY --from' }];
+  if (instruction.kind !== 'run') return [];
+  return instruction.mounts.flatMap((user) => {
+    const from = user.get('from') ?? '';
+    return from === '' ? [] : [{ user, from, flag: mountFlag }];
+  });
 }
 
 function requireOwnPlatform(dockerfile: Dockerfile, { stage, platform }: ResolvedStage): void {
@@ -245,19 +264,19 @@ function atLine<Value>(where: string, parse: () => Value): Value {
   }
 }
 
-function copyOrigin(
+function sourceOrigin(
   dockerfile: Dockerfile,
   stage: Stage,
   from: string,
   contexts: ReadonlyMap<string, Origin>,
-  where: string,
+  { flag, where }: { readonly flag: string; readonly where: string },
 ): Origin {
   const wrong = (message: string, remedy?: string): BuildError =>
     new BuildError(message, { code: 'E_DOCKERFILE_STAGE', where, remedy });
-  if (from === '') throw wrong('COPY --from names nothing');
+  if (from === '') throw wrong(`${flag} names nothing`);
   if (/^[0-9]+$/.test(from)) {
     const index = Number(from);
-    if (index === stage.index) throw wrong(`COPY --from=${from} copies the stage into itself`);
+    if (index === stage.index) throw wrong(`${flag}=${from} is the stage that it is in`);
     if (index > stage.index)
       throw wrong(
         `there is no stage ${from} before this one`,
@@ -268,10 +287,10 @@ function copyOrigin(
   const named = originOf(dockerfile, stage, from, contexts);
   if (named.kind !== 'image' || contexts.has(contextKey(from))) return named;
   const names = dockerfile.stages.flatMap(({ name }) => (name === undefined ? [] : [name]));
-  if (stage.name === from.toLowerCase()) throw wrong(`COPY --from=${from} copies the stage into itself`);
+  if (stage.name === from.toLowerCase()) throw wrong(`${flag}=${from} is the stage that it is in`);
   if (names.includes(from.toLowerCase()))
     throw wrong(
-      `stage ${from} comes after the COPY that needs it`,
+      `stage ${from} comes after the instruction that needs it`,
       'Move it up; a stage can only use earlier ones.',
     );
   const near = nearestWord(from, names);

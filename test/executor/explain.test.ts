@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { explainStages } from '../../executor/explain/explain.ts';
 import { explanationText } from '../../executor/explain/report.ts';
-import { noCacheRules } from '../../executor/plan.ts';
+import { noCacheRules } from '../../executor/planned.ts';
 import {
   EntryForest,
   keyTag,

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { build } from '../../executor/build.ts';
+import { type MountSources, noMountSources } from '../../executor/mounts/sources.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
 import { type Digest, hostPlatform } from '../../src/oci/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
@@ -18,6 +19,8 @@ export interface InProcessBuild {
   readonly contexts?: readonly string[];
   readonly arguments?: Readonly<Record<string, string>>;
   readonly target?: string | undefined;
+  /** Secrets and agents. */
+  readonly mountSources?: MountSources;
   /** Seconds since 1970 that no time is later than. */
   readonly sourceDate?: number | undefined;
 }
@@ -71,6 +74,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       compression: 'gzip',
       sourceDate,
       isolation: { kind: 'overlay', force: false, cleanup: false },
+      mountSources: request.mountSources ?? noMountSources,
     },
     client,
     progress,

@@ -1,15 +1,14 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
-import { formatReference } from '../src/oci/index.ts';
+import { join } from 'node:path';
+import { type LayerCache, type LookupResult, openLayerCaches, openTrust } from '../src/layercache/index.ts';
+import { digestOf } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
 import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
-import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
-import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
+import { exportOutput } from './export/index.ts';
+import { assembleImage, type BuildOutput, type BuiltImage, outputOf, type PlacedLayer } from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
@@ -25,16 +24,17 @@ import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
-import type { StageResult } from './stage-builder.ts';
+import type { StageResult } from './stack.ts';
 import { openVolumes } from './volumes.ts';
+import { requireSafeSigner, warnOfSigner } from './signer-rules.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
 
 export const creator = `kiln/${version}`;
 
 /** What one build came to. */
 export interface BuildOutcome {
-  readonly image: BuiltImage;
-  /** Where the image was put, as a user would name it. */
+  readonly output: BuildOutput;
+  /** Where it was put, as a user would name it. */
   readonly places: readonly string[];
 }
 
@@ -73,6 +73,7 @@ async function buildFrom(
   signal: AbortSignal,
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
+  const started = new Date();
   using controller = linkedController(signal);
   const { platform, buildArguments } = options;
   const limits = singleIdStatement();
@@ -90,10 +91,11 @@ async function buildFrom(
   await using volumes = await openVolumes(options, progress);
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
-  const cache =
-    options.cache.location === undefined
-      ? undefined
-      : openLayerCache(options.cache.location, client, creator);
+  const { sources, target: written } = options.cache;
+  const isCached = sources.length > 0 || written !== undefined;
+  const trust = await openTrust(options.cache);
+  warnOfSigner(trust, progress);
+  const cache = isCached ? openLayerCaches(options.cache, client, creator, trust) : undefined;
   await using scratch = await volumes.scratch();
   const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
   const webFiles = new HttpFiles({
@@ -140,6 +142,7 @@ async function buildFrom(
     progress,
     files,
   });
+  if (isolation.isExclusive) requireSafeSigner(trust, progress);
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,
@@ -154,7 +157,7 @@ async function buildFrom(
     stages,
     // What others would take for theirs must have the owners that theirs has.
     cachePush:
-      options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
+      written !== undefined && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
@@ -168,9 +171,45 @@ async function buildFrom(
   if (isolation.isExclusive) await fetchAhead(stages, session);
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
-  const places = await exportImage(image, options, client, progress, controller.signal);
+  const attestations = await attestationsOf(image, result, { source, started, stages }, options, session);
+  const output = outputOf([image, ...attestations]);
+  const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
-  return { image, places };
+  return { output, places };
+}
+
+/** What was asked to be said of the image, if anything; what that takes is loaded only then. */
+async function attestationsOf(
+  image: BuiltImage,
+  { stack }: StageResult,
+  facts: {
+    readonly source: string;
+    readonly started: Date;
+    readonly stages: readonly PlannedStage[];
+  },
+  options: BuildOptions,
+  session: BuildSession,
+): Promise<BuiltImage[]> {
+  const { attest: wanted, target, buildArguments, sourceDate, outputs } = options;
+  if (wanted.provenance === undefined && !wanted.sbom) return [];
+  const { attest } = await import('./attest/index.ts');
+  const placed = await Promise.all(stack.map((layer) => layer.placed));
+  const { source, started, stages } = facts;
+  return [
+    await attest(
+      {
+        image,
+        layers: stack.filter((_, index) => placed[index] !== undefined),
+        stages,
+        dockerfile: { path: dockerfileName(options.dockerfile), digest: digestOf(source) },
+        ...{ target, buildArguments, sourceDate, started },
+        destinations: outputs.push ? outputs.destinations : [],
+      },
+      wanted,
+      session.progress,
+      session.signal,
+    ),
+  ];
 }
 
 /** Secrets and agents for the steps that use them. Most Dockerfiles have none, and are not held up. */
@@ -264,13 +303,12 @@ async function lookUpAll(
 ): Promise<ReadonlyMap<string, LookupResult>> {
   if (cache === undefined) return new Map();
   const { keys, maxAgeSeconds } = lookupsOf(stages, options.cache.maxAgeSeconds);
-  const lookups = await cache.lookup(keys, { maxAgeSeconds, signal });
-  const failed = [...lookups.values()].find(
-    ({ outcome }) => outcome === 'error' || outcome === 'unauthorized',
-  );
-  if (failed !== undefined && failed.outcome !== 'hit')
-    progress.warn(`the layer cache ${cache.location} cannot be read (${failed.outcome}): ${failed.detail}`);
-  return lookups;
+  return cache.lookup(keys, {
+    maxAgeSeconds,
+    signal,
+    onFailure: (location, { outcome, detail }) =>
+      progress.warn(`the layer cache ${location} cannot be read (${outcome}): ${detail}`),
+  });
 }
 
 async function assemble(
@@ -297,42 +335,4 @@ async function assemble(
     layers,
     created: date ?? newest(history),
   });
-}
-
-async function exportImage(
-  image: BuiltImage,
-  options: BuildOptions,
-  client: RegistryClient,
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const { outputs } = options;
-  const places: string[] = [];
-  const names = outputs.destinations.map(formatReference);
-  if (outputs.tarPath !== undefined) {
-    await writeArchive(image, outputs.tarPath, names, signal);
-    places.push(outputs.tarPath);
-  }
-  if (outputs.ociLayoutPath !== undefined) {
-    const name = outputs.destinations[0]?.tag ?? 'latest';
-    await writeLayout(image, outputs.ociLayoutPath, name, signal);
-    places.push(`oci:${outputs.ociLayoutPath}:${name}`);
-  }
-  if (outputs.push) {
-    await Promise.all(
-      outputs.destinations.map((destination) => pushImage(client, image, destination, signal)),
-    );
-    places.push(...outputs.destinations.map((destination) => destinationWithDigest(destination, image)));
-  }
-  if (outputs.digestFile !== undefined) {
-    await mkdir(dirname(outputs.digestFile), { recursive: true });
-    await writeFile(outputs.digestFile, image.descriptor.digest);
-  }
-  for (const place of places)
-    progress.emit({
-      type: 'result',
-      message: `wrote ${place}`,
-      fields: { place, digest: image.descriptor.digest },
-    });
-  return places;
 }

@@ -2,11 +2,14 @@ import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import {
+  addConfiguration,
   addFlags,
+  addKanikoFlags,
   booleanFlag,
   defaultCacheDirectory,
+  kanikoNotes,
   listFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   parseCommandLine,
   parsePairs,
@@ -16,18 +19,22 @@ import {
   registryFlags,
   type RegistryFlags,
   registryOptions,
+  respell,
   valueFlag,
 } from '../src/cli/index.ts';
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
+import { attestFlag, parseAttestations } from './attest-flags.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
+import { executorFlags } from './kaniko-flags.ts';
 import { mountFlags, type MountFlags, mountSources } from './mounts/sources.ts';
 import type { BuildOptions } from './options.ts';
+import { traceBuild } from './tracing/index.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
 interface Flags extends SourceFlags, MountFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
@@ -38,7 +45,7 @@ interface Flags extends SourceFlags, MountFlags, CacheFlags, RegistryFlags, Push
   tarPath?: string;
   ociLayoutPath?: string;
   digestFile?: string;
-  noPushCache?: boolean;
+  attest: string[];
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
@@ -62,7 +69,7 @@ Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 
 
 /** Runs the executor's command line. @returns the exit code. */
 export function runExecutor(argv: readonly string[], signal: AbortSignal): Promise<number> {
-  return parseCommandLine(executorProgram(signal), argv);
+  return parseCommandLine(executorProgram(signal), respell(argv, executorFlags));
 }
 
 /** All commands of the executor, with their flags. */
@@ -77,9 +84,10 @@ export function executorProgram(signal: AbortSignal): Command {
     .allowExcessArguments(false)
     .addHelpText('after', examples);
   addBuildFlags(command);
-  command.action(async (flags: Flags) => buildCommand(flags, signal));
+  command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
   program.addCommand(explainCommand(signal));
   addCheckCommand(program);
+  addConfiguration(program);
   return program;
 }
 
@@ -94,8 +102,8 @@ function addBuildFlags(command: Command): void {
     valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
     valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
     valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
+    attestFlag(),
     ...cacheFlags(),
-    booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
       '--cache-dir <directory>',
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
@@ -126,15 +134,17 @@ function addBuildFlags(command: Command): void {
     ),
     ...registryFlags(),
     ...pushFlags(),
-    logFlag(),
+    ...logFlags(),
   ]);
+  addKanikoFlags(command, executorFlags);
 }
 
-async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
+async function buildCommand(flags: Flags, notes: readonly string[], signal: AbortSignal): Promise<void> {
   const started = performance.now();
   const options = buildOptions(flags);
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
+  for (const note of notes) progress.info(note);
   const files = new TextFiles();
   await using client = new RegistryClient({ ...registryOptions(flags, progress), files });
   const onFirstRun = (): void => {
@@ -146,12 +156,18 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
+  await using trace = await traceBuild(process.env, options.subject, progress);
+  const { output } = await build(options, client, progress, signal, { onFirstRun, files }).catch(
+    (error: unknown) => {
+      trace?.failed(error);
+      throw error;
+    },
+  );
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
-    message: `built ${image.descriptor.digest} in ${formatSeconds(seconds)}`,
-    fields: { digest: image.descriptor.digest, seconds },
+    message: `built ${output.descriptor.digest} in ${formatSeconds(seconds)}`,
+    fields: { digest: output.descriptor.digest, seconds },
   });
 }
 
@@ -167,6 +183,15 @@ function buildOptions(flags: Flags): BuildOptions {
   const ownLayout =
     plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
+  const attest = parseAttestations(flags.attest);
+  const attests = attest.sbom || attest.provenance !== undefined;
+  if (attests && ociLayoutPath === undefined && (!push || destinations.length === 0))
+    throw new UsageError(
+      '--attest needs a registry or an OCI layout: a tar file for docker load has no place for it',
+      {
+        remedy: 'Add --destination or --oci-layout-path.',
+      },
+    );
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
@@ -178,9 +203,7 @@ function buildOptions(flags: Flags): BuildOptions {
     compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
-    cache: {
-      ...cacheOptions(flags, destinations, cacheDirectory),
-      push: flags.noPushCache !== true,
-    },
+    attest,
+    cache: cacheOptions(flags, destinations, cacheDirectory),
   };
 }

@@ -5,6 +5,7 @@ import {
   digestOf,
   type HistoryEntry,
   type ImageConfig,
+  type Index,
   type Manifest,
   mediaTypes,
   type Platform,
@@ -24,6 +25,8 @@ export interface PlacedLayer {
   readonly origins: readonly BlobOrigin[];
   /** The image it came with, for a layer of a base. */
   readonly base?: BaseImage;
+  /** Its size is what a layer cache says; nothing has read it. */
+  readonly isSizeClaimed?: boolean;
 }
 
 /** A finished image: its documents in memory, its layers wherever they are. */
@@ -34,6 +37,20 @@ export interface BuiltImage {
   readonly descriptor: Descriptor;
   readonly configBytes: Uint8Array;
   readonly layers: readonly PlacedLayer[];
+}
+
+/** An index of finished images: its document in memory. */
+export interface BuiltIndex {
+  readonly bytes: Uint8Array;
+  readonly descriptor: Descriptor;
+}
+
+/** What is exported: one image, or several with the index that names them. */
+export interface BuildOutput {
+  readonly images: readonly BuiltImage[];
+  readonly index: BuiltIndex | undefined;
+  /** Of the index, or else of the one image. */
+  readonly descriptor: Descriptor;
 }
 
 /** What an image is assembled from. */
@@ -85,6 +102,51 @@ export function assembleImage(parts: ImageParts): BuiltImage {
     configBytes,
     layers,
   };
+}
+
+/** One image as it is; several, in their order, with an index. */
+export function outputOf(
+  images: readonly BuiltImage[],
+  annotations: ReadonlyMap<string, string> = new Map(),
+): BuildOutput {
+  const [first, ...others] = images;
+  if (first !== undefined && others.length === 0)
+    return { images, index: undefined, descriptor: first.descriptor };
+  const index = assembleIndex(
+    images.map(({ descriptor }) => descriptor),
+    annotations,
+  );
+  return { images, index, descriptor: index.descriptor };
+}
+
+/** Writes an index (OCI image specification 1.1), or of Docker's images alone the list that Docker has for it. */
+export function assembleIndex(
+  manifests: readonly Descriptor[],
+  annotations: ReadonlyMap<string, string> = new Map(),
+): BuiltIndex {
+  // Docker's list knows no annotations.
+  const isDocker =
+    annotations.size === 0 && manifests.every(({ mediaType }) => mediaType === mediaTypes.dockerManifest);
+  const mediaType = isDocker ? mediaTypes.dockerManifestList : mediaTypes.ociIndex;
+  const index: Index = {
+    schemaVersion: 2,
+    mediaType,
+    manifests,
+    ...(annotations.size === 0 ? {} : { annotations: Object.fromEntries(annotations) }),
+  };
+  const bytes = Buffer.from(JSON.stringify(index));
+  return { bytes, descriptor: { mediaType, digest: digestOf(bytes), size: bytes.length } };
+}
+
+/** The annotations by which an index tells an attestation from an image, and says what it is about; BuildKit's. */
+export const attestationAnnotations = {
+  type: 'vnd.docker.reference.type',
+  digest: 'vnd.docker.reference.digest',
+} as const;
+
+/** Whether what was built says something of an image and is none itself. */
+export function isAttestation({ descriptor }: BuiltImage): boolean {
+  return descriptor.annotations?.[attestationAnnotations.type] === 'attestation-manifest';
 }
 
 function ociLayerType(mediaType: string): string {

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { standardInput } from './context/index.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
+import type { AttestOptions } from './attest-flags.ts';
 import type { CacheRules } from './planned.ts';
 import { type MountSources, sourcePaths } from './mounts/sources.ts';
 import type { IsolationKind } from './isolation/index.ts';
@@ -27,6 +28,7 @@ export interface BuildOptions extends SourceOptions {
   /** What the build checks find fails the build. */
   readonly checkError: boolean;
   readonly outputs: OutputOptions;
+  readonly attest: AttestOptions;
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */
   readonly cacheDirectory: string;
@@ -57,12 +59,17 @@ export interface OutputOptions {
 }
 
 export interface CacheOptions {
-  /** `oci:DIR` or a repository; undefined: no cache. */
-  readonly location: string | undefined;
+  /** What is read, in this order: `oci:DIR` or a repository each. With no target either, there is no cache. */
+  readonly sources: readonly string[];
+  /** What is written; undefined: nothing. */
+  readonly target: string | undefined;
   /** It was not asked for but lies on the cache volume, and is only read when that can only be read. */
   readonly onVolume: boolean;
   readonly maxAgeSeconds: number;
-  readonly push: boolean;
+  /** Who signs what is stored; see {@link TrustFlags}. */
+  readonly signKey: string | undefined;
+  /** Whose signature is wanted of what is found; empty: nobody's. */
+  readonly verifyKeys: readonly string[];
   readonly rules: CacheRules;
   readonly runLayers: boolean;
   readonly copyLayers: boolean;
@@ -71,13 +78,14 @@ export interface CacheOptions {
 /** The paths that a build was given, and that are not an image's wherever they lie. */
 export function givenPaths(options: BuildOptions): string[] {
   const { outputs, cache } = options;
-  const layout =
-    cache.location?.startsWith('oci:') === true ? cache.location.slice('oci:'.length) : undefined;
+  const layouts = [...cache.sources, cache.target].map((location) =>
+    location?.startsWith('oci:') === true ? location.slice('oci:'.length) : undefined,
+  );
   const named = [...options.contexts.sources.values()].map(contextPath);
   const paths = [
     ...[options.context.replace(/^dir:\/\//, ''), options.cacheDirectory, ...named],
     options.dockerfile === standardInput ? undefined : options.dockerfile,
-    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, layout],
+    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, ...layouts],
   ];
   paths.push(...sourcePaths(options.mountSources));
   return paths.filter((path) => path !== undefined).map((path) => resolve(path));

@@ -14,7 +14,7 @@ import { isAbortError, messageOf, type Progress, randomName } from '../src/suppo
 import type { LayerLease } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
-import type { PlacedLayer } from './image.ts';
+import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { MountResources } from './mounts/index.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
 import { LayerSources } from './layer-sources.ts';
@@ -27,7 +27,8 @@ import {
   sourceStagesOf,
 } from './planned.ts';
 import type { SessionParts } from './session-parts.ts';
-import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
+import type { StackedLayer, StageResult } from './stack.ts';
+import { StageBuilder } from './stage-builder.ts';
 
 /** Layers written at the same time: compression already uses all cores. */
 const writers = 2;
@@ -58,15 +59,17 @@ export class BuildSession implements AsyncDisposable {
     this.#sources = new LayerSources({ volumes, pull, signal: controller.signal });
     const { cache, subject, stages, progress, cachePush: remembers } = parts;
     if (cache === undefined) return;
-    this.#reasons = MissReasons.start(
-      { cache, subject, stages, progress, remembers, resultOf: this.resultFor, signal: this.signal },
-      (work) => this.background(work),
-    );
+    const { resultFor: resultOf, signal } = this;
+    this.#reasons = new MissReasons({ cache, subject, stages, progress, remembers, resultOf, signal });
   }
 
-  /** Why a step is not taken from the cache, in few words, as far as that is known by now. */
-  reasonOf(step: PlannedStep): string | undefined {
+  /** Why a step that ran was not taken from the cache, in few words, as far as that can be known within a moment. */
+  async reasonOf(step: PlannedStep): Promise<string | undefined> {
     return step.uncached ?? this.#reasons?.of(step);
+  }
+
+  #findReasons(): void {
+    if (this.#reasons !== undefined) this.background(this.#reasons.find());
   }
 
   get isolation(): Isolation {
@@ -189,6 +192,7 @@ export class BuildSession implements AsyncDisposable {
       placed: Promise.resolve({ layer, origins: base.image.origins, base: base.image }),
       files: undefined,
       created: undefined,
+      lineage: undefined,
     }));
   }
 
@@ -298,7 +302,11 @@ export class BuildSession implements AsyncDisposable {
     parentChainID: ChainID | null,
     layer: Layer | undefined,
     created: Date,
-    options: { readonly contentKnown?: boolean } = {},
+    options: {
+      readonly contentKnown?: boolean;
+      /** Where the layer's blob lies already. */
+      readonly origins?: readonly BlobOrigin[] | undefined;
+    } = {},
   ): void {
     const { cache } = this.#parts;
     if (cache === undefined || step.definition === undefined || !this.#isStored(step)) return;
@@ -315,6 +323,7 @@ export class BuildSession implements AsyncDisposable {
           origin: originOf(stage, step),
           files: step.files === undefined ? undefined : foldFileList(step.files),
           description: describeKey(definition),
+          origins: options.origins ?? [],
         },
         layer,
         this.signal,
@@ -340,6 +349,7 @@ export class BuildSession implements AsyncDisposable {
 
   /** Waits for everything in the background; blobs that reached the cache can be mounted from it afterwards. */
   async settle(): Promise<void> {
+    this.#findReasons();
     while (this.#background.size > 0) await Promise.all(this.#background);
   }
 
@@ -360,14 +370,16 @@ export class BuildSession implements AsyncDisposable {
     return { ...mountParts, volume: volume.directory, isolation, scratch, progress, signal };
   }
 
-  markFirstRun(): void {
+  /** The process of a RUN step exists. */
+  runStarted(): void {
+    this.#findReasons();
     if (this.#started) return;
     this.#started = true;
     this.#parts.onFirstRun?.();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.settle();
+    while (this.#background.size > 0) await Promise.all(this.#background);
     for (const lease of this.#leases) await lease[Symbol.asyncDispose]();
     await this.#sources[Symbol.asyncDispose]();
   }

@@ -42,7 +42,7 @@ async function run(
   const request: RunStep = { argv, env, user, workingDirectory, network, where: step.where };
   const options: RunOptions = {
     onOutput: (stream, data) => progress.emit({ type: 'output', step: step.id, stream, data }),
-    onStarted: () => session.markFirstRun(),
+    onStarted: () => session.runStarted(),
     signal,
   };
   const result = await rootfs.run(request, opened.mounts, options);

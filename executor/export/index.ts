@@ -1,3 +1,1 @@
-export { writeArchive } from './archive.ts';
-export { writeLayout } from './layout.ts';
-export { destinationWithDigest, pushImage } from './push.ts';
+export { exportOutput } from './outputs.ts';

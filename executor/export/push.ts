@@ -1,13 +1,29 @@
 import { Readable } from 'node:stream';
 import { type Descriptor, formatReference, type Reference } from '../../src/oci/index.ts';
 import type { RegistryClient, Repository } from '../../src/registry/index.ts';
-import type { BuiltImage, PlacedLayer } from '../image.ts';
+import type { BuildOutput, BuiltImage, PlacedLayer } from '../image.ts';
+
+/** Pushes what was built to one destination; of an index first the images, which have no name there but their digest. */
+export async function pushOutput(
+  client: RegistryClient,
+  { images, index }: BuildOutput,
+  destination: Reference,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { registry, repository } = destination;
+  const place = index === undefined ? destination : { registry, repository };
+  await Promise.all(images.map((image) => pushImage(client, image, place, signal)));
+  if (index === undefined) return;
+  const { mediaType, digest } = index.descriptor;
+  const target = destination.tag ?? digest;
+  await client.repository(destination).putManifest(target, mediaType, index.bytes, signal);
+}
 
 /**
  * Pushes an image to one destination: layers (mounted from a repository of the same registry where possible) and
  * configuration first, the manifest last, so that a tag never names an image that is not all there.
  */
-export async function pushImage(
+async function pushImage(
   client: RegistryClient,
   image: BuiltImage,
   destination: Reference,
@@ -24,12 +40,10 @@ export async function pushImage(
 }
 
 async function pushLayer(repository: Repository, placed: PlacedLayer, signal?: AbortSignal): Promise<void> {
-  const { layer, origins } = placed;
-  const mountFrom = origins
-    .filter((origin) => origin.registry === repository.registry && origin.repository !== repository.name)
-    .map((origin) => origin.repository);
+  const { layer, origins, isSizeClaimed: checkSize = false } = placed;
+  const mountFrom = repository.mountable(origins);
   const descriptor: Descriptor = { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
-  await repository.uploadBlob(descriptor, (s) => layer.compressed(s), { mountFrom }, signal);
+  await repository.uploadBlob(descriptor, (s) => layer.compressed(s), { mountFrom, checkSize }, signal);
 }
 
 async function pushBytes(
@@ -42,10 +56,10 @@ async function pushBytes(
 }
 
 /** The destination with the digest that was pushed, as `--image-name-with-digest-file` of kaniko writes it. */
-export function destinationWithDigest(destination: Reference, image: BuiltImage): string {
+export function destinationWithDigest(destination: Reference, { descriptor }: BuildOutput): string {
   return formatReference({
     registry: destination.registry,
     repository: destination.repository,
-    digest: image.descriptor.digest,
+    digest: descriptor.digest,
   });
 }

@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
+import { join } from 'node:path';
 import { authorizationOf, type HostTrust } from '../../src/registry/index.ts';
 import { BuildError, EnvironmentError, hideCredentials, systemErrorCode } from '../../src/support/index.ts';
+import { home, runsFromHome } from '../home.ts';
 
 /** What git reads from its environment as if it stood in its configuration (git-config(1), GIT_CONFIG_COUNT). */
 type Setting = readonly [name: string, value: string];
@@ -166,12 +168,12 @@ function environmentOf(settings: readonly Setting[]): Record<string, string> {
     HOME: '/dev/null',
     GIT_CONFIG_NOSYSTEM: '1',
     GIT_CONFIG_GLOBAL: '/dev/null',
+    // Nobody is asked. Naming no program is as good as one that fails, and in place that one would be the image's.
     GIT_TERMINAL_PROMPT: '0',
-    GIT_ASKPASS: '/bin/false',
-    SSH_ASKPASS: '/bin/false',
+    GIT_ASKPASS: '',
     // No file:, no ext:, neither for the repository nor for its submodules.
     GIT_ALLOW_PROTOCOL: 'http:https:ssh:git',
-    GIT_SSH_COMMAND: 'ssh -F /dev/null -o BatchMode=yes',
+    ...(runsFromHome() ? ownGit() : { GIT_SSH_COMMAND: 'ssh -F /dev/null -o BatchMode=yes' }),
     GIT_OPTIONAL_LOCKS: '0',
     GIT_CONFIG_COUNT: String(settings.length),
     ...Object.fromEntries(
@@ -180,6 +182,18 @@ function environmentOf(settings: readonly Setting[]): Record<string, string> {
         [`GIT_CONFIG_VALUE_${index}`, value],
       ]),
     ),
+  };
+}
+
+/**
+ * Where the git of Kiln's image has its parts. In place, what lies where Debian's git looks for them is the image's that is
+ * built, and so is the shell, which a command for ssh with arguments would need.
+ */
+function ownGit(): Record<string, string> {
+  return {
+    GIT_EXEC_PATH: join(home, 'libexec/git-core'),
+    GIT_SSL_CAINFO: process.env.GIT_SSL_CAINFO ?? join(home, 'ssl/certs/ca-certificates.crt'),
+    GIT_SSH: 'ssh',
   };
 }
 

@@ -12,12 +12,12 @@ import {
   symlinkSync,
   writeSync,
 } from 'node:fs';
-import { makeNode, OpenDirectory, setOwner, setTimes, setXattr, status, statusSize } from '../os/index.ts';
+import { makeNode, OpenDirectory, setOwner, setTimes, setXattr, status, statusWords } from '../os/index.ts';
 import { systemErrorCode } from '../support/index.ts';
 import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
 import { LayerProblems } from './layer-problems.ts';
 import type { Territory } from './territory.ts';
-import type { EntryFacts } from './tree-state.ts';
+import { entryFacts, type EntryFacts } from './entry-facts.ts';
 import { imageXattrs } from './xattrs.ts';
 
 const setGroupId = 0o2000;
@@ -46,7 +46,7 @@ class DirectoryApplier {
   readonly #opaque: ReadonlySet<string>;
   /** Names in the tree of files with several names, by inode in the layer. */
   readonly #links = new Map<bigint, string>();
-  readonly #record = Buffer.alloc(statusSize);
+  readonly #record = new Uint32Array(statusWords);
   readonly #chunk = Buffer.allocUnsafeSlow(1 << 18);
 
   constructor(territory: Territory, source: string, opaque: readonly string[]) {
@@ -60,7 +60,7 @@ class DirectoryApplier {
     this.#makeDirectory('');
     this.#content(root, '');
     root.readStatus('.', this.#record, 0);
-    this.#directoryMetadata('', this.#facts());
+    this.#directoryMetadata('', entryFacts(this.#record, 0));
   }
 
   #content(directory: OpenDirectory, path: string): void {
@@ -70,20 +70,8 @@ class DirectoryApplier {
     }
   }
 
-  #facts(): EntryFacts {
-    const record = this.#record;
-    return {
-      mode: status.mode(record, 0),
-      uid: status.uid(record, 0),
-      gid: status.gid(record, 0),
-      size: status.size(record, 0),
-      modified: status.modified(record, 0),
-      ...status.device(record, 0),
-    };
-  }
-
   #entry(parent: OpenDirectory, name: string, path: string): void {
-    const facts = this.#facts();
+    const facts = entryFacts(this.#record, 0);
     const kind = facts.mode & constants.S_IFMT;
     if (kind === constants.S_IFCHR && facts.major === 0 && facts.minor === 0) {
       removeTree(this.#territory, path);

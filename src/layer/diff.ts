@@ -10,7 +10,7 @@ import {
   whiteoutPrefix,
 } from './entries.ts';
 import type { TarEntry } from './tar-reader.ts';
-import type { EntryFacts } from './tree-state.ts';
+import type { EntryFacts } from './entry-facts.ts';
 import { imageXattrs, opaqueAttribute, ownOverlayMark } from './xattrs.ts';
 
 export interface DiffRequest {

@@ -4,6 +4,7 @@ export { childPath, namesIn, removeTree } from './clear-tree.ts';
 export { decompress } from './decompress.ts';
 export { waitForLaterChanges } from './clock.ts';
 export { clearUnchanged } from './earlier.ts';
+export { opaqueName, whiteoutPrefix } from './entries.ts';
 export { extractTar, isTarArchive } from './extract.ts';
 export type { Layer } from './layer.ts';
 export { LayerProblems } from './layer-problems.ts';
@@ -12,6 +13,8 @@ export { makeMergeable } from './mergeable.ts';
 export { type Relocation, Territory, type TerritoryOptions } from './territory.ts';
 export { TreeChanges } from './tree-changes.ts';
 export { TreeState } from './tree-state.ts';
+export { type LayerVisitor, scanLayer } from './scan.ts';
+export type { TarEntry } from './tar-reader.ts';
 export { spaceError, unpackLayer, type CompressedFile, type UnpackResult } from './unpack.ts';
 export { unpackedTreeDigest } from './tree-digest.ts';
 export {

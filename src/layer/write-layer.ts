@@ -121,7 +121,7 @@ function compressed(tar: AsyncGenerator<Buffer>, request: CompressedOutput): Asy
 const readSize = 1 << 18;
 
 /** Gives the buffer for the next piece of a file. gzip copies what it gets, so one buffer serves; zstd's stream keeps it. */
-function readBuffer(compression: 'gzip' | 'zstd'): () => Buffer {
+export function readBuffer(compression: 'gzip' | 'zstd'): () => Buffer {
   if (compression === 'zstd') return () => Buffer.allocUnsafe(readSize);
   const buffer = Buffer.allocUnsafe(readSize);
   return () => buffer;

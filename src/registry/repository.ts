@@ -164,6 +164,13 @@ export class Repository implements ImageSource {
     return readBlob(this.#endpoint, descriptor, limit, signal);
   }
 
+  /** The names of those of these repositories that blobs can be mounted from here: others of the same registry. */
+  mountable(places: readonly { readonly registry: string; readonly repository: string }[]): string[] {
+    return places
+      .filter(({ registry, repository }) => registry === this.registry && repository !== this.name)
+      .map(({ repository }) => repository);
+  }
+
   /**
    * Brings a blob into the repository: nothing when it is there, a mount where one is possible, an upload otherwise.
    *

@@ -248,7 +248,7 @@ export class StepPlaces {
     const { mount } = place;
     if (mount.kind !== 'cache') return;
     const territory = this.#cacheTerritory(place);
-    const changes = new TreeChanges(state, TreeState.read(territory, state.count));
+    const changes = new TreeChanges(state, TreeState.read(territory, { previous: state }));
     const output = join(this.#options.work, 'trash', randomName('cache-'));
     mkdirSync(dirname(output), { recursive: true, mode: 0o700 });
     try {

@@ -8,9 +8,14 @@ import { Lease } from './leases.ts';
 import { ensureDirectory, explained, unlessMissing } from './storage.ts';
 
 /** Directories that RUN steps keep between builds (`RUN --mount=type=cache`), each with a file about it. */
-export const cacheMountsName = 'cache-mounts';
+const cacheMountsName = 'cache-mounts';
 const filesName = 'files';
 const aboutName = 'about.json';
+
+/** Where one lies, by its name. Leasing this directory is what keeps it from being pruned. */
+export function cacheMountPath(volume: string, name: string): string {
+  return join(volume, cacheMountsName, name);
+}
 
 /** Which directory a step asks for, and how it is shared. */
 export interface CacheMountRequest {
@@ -70,7 +75,7 @@ async function acquire(
   let hasWaited = false;
   for (let instance = 0, pause = 5; ;) {
     signal?.throwIfAborted();
-    const path = join(volume, cacheMountsName, instance === 0 ? name : `${name}-${instance}`);
+    const path = cacheMountPath(volume, instance === 0 ? name : `${name}-${instance}`);
     if ((await unlessMissing(lstat(path))) === undefined) await create(volume, path, request);
     const lease = await (request.sharing === 'shared'
       ? Lease.tryAcquire(path)

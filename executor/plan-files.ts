@@ -96,15 +96,11 @@ export function mountPattern(mount: MountOperation): string {
   return source === '/' ? '.' : source.slice(1).replace(/[*?[\\]/g, '\\$&');
 }
 
-/** The files of all mounts, by where the step sees them; undefined when there are too many, or nothing was read. */
+/** The files of all mounts; undefined when there are too many, or nothing was read. */
 function filesOfMounts(mounts: readonly PlannedMount[]): TreeReading['files'] {
-  const read = mounts.filter(({ reading }) => reading !== undefined);
-  if (read.length === 0 || read.some(({ reading }) => reading?.files === undefined)) return undefined;
-  return new Map(
-    read.flatMap(({ mount, reading }) =>
-      [...(reading?.files ?? [])].map(([path, digest]) => [`${mount.target ?? ''}:${path}`, digest] as const),
-    ),
-  );
+  const read = mounts.flatMap(({ reading }) => reading ?? []);
+  if (read.length === 0 || read.some(({ files }) => files === undefined)) return undefined;
+  return new Map(read.flatMap(({ files }) => [...(files ?? [])]));
 }
 
 /** Reads what a copy takes from a directory outside; undefined for other steps, and when it takes nothing from there. */

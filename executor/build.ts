@@ -5,10 +5,23 @@ import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
-import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
-import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
+import {
+  dockerfileName,
+  isIgnoredForCertain,
+  openContext,
+  readDockerfile,
+  TreeReadings,
+} from './context/index.ts';
+import { addExcerpt, parseDockerfile } from '../src/dockerfile/index.ts';
 import { exportOutput } from './export/index.ts';
-import { assembleImage, type BuildOutput, type BuiltImage, outputOf, type PlacedLayer } from './image.ts';
+import {
+  assembleImage,
+  type BuildOutput,
+  type BuiltImage,
+  outputOf,
+  type PlacedLayer,
+  requireFormat,
+} from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
@@ -16,15 +29,17 @@ import type { MountResources } from './mounts/index.ts';
 import { sourcePaths } from './mounts/sources.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
-import { type BuildOptions, givenPaths } from './options.ts';
-import { planBuild } from './plan.ts';
+import { type BuildOptions, givenPaths, type OutputOptions } from './options.ts';
 import { lookupsOf, type PlannedStage, type PlannedStep, sourceStagesOf } from './planned.ts';
+import { planPlatforms, type PlatformPlan, requireRunnable } from './platforms/index.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
+import { withOneCompression } from './recompress.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stack.ts';
+import { PushCheck } from './push-check.ts';
 import { openVolumes } from './volumes.ts';
 import { requireSafeSigner, warnOfSigner } from './signer-rules.ts';
 import { waitForWarmer } from './wait-for-warmer.ts';
@@ -46,7 +61,7 @@ export interface BuildMarks {
 }
 
 /**
- * Builds an image: parse, resolve, plan, look everything up, build what is missing, export.
+ * Builds an image, or one for each of several platforms: parse, resolve, plan, look everything up, build what is missing, export.
  *
  * @throws KilnError of every kind; nothing is left mounted, running or half written.
  */
@@ -75,17 +90,18 @@ async function buildFrom(
 ): Promise<BuildOutcome> {
   const started = new Date();
   using controller = linkedController(signal);
-  const { platform, buildArguments } = options;
+  const { buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
+  await using check = new PushCheck({
+    client,
+    outputs: options.outputs,
+    cache: limits === undefined ? options.cache.target : undefined,
+    progress,
+    signal: controller.signal,
+  });
   const context = await openContext(options.context, options.dockerfile);
   const dockerfile = parseDockerfile(source, dockerfileName(options.dockerfile));
-  const graph = resolveStages(dockerfile, {
-    target: options.target,
-    buildArguments,
-    platform,
-    contexts: options.contexts.origins,
-  });
   if (options.waitForWarmerSeconds !== undefined)
     await waitForWarmer(options.cacheDirectory, options.waitForWarmerSeconds, progress, controller.signal);
   await using volumes = await openVolumes(options, progress);
@@ -103,37 +119,38 @@ async function buildFrom(
     scratch: scratch.path,
     memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
   });
-  const consumed = new Set<string>(graph.globals.keys());
-  const stages = await planBuild({
+  const plan = await planPlatforms({
     dockerfile,
     subject: options.subject,
-    graph,
+    target: options.target,
+    origins: options.contexts.origins,
+    platforms: options.platforms,
     context,
     bases,
     buildArguments,
-    platform,
+    readings: new TreeReadings(),
     remotes: new RemoteSources(webFiles, repositories),
     contexts: new NamedContexts(options.contexts.sources, repositories),
     keyed: cache !== undefined,
     rules: options.cache.rules,
     clampTime: options.sourceDate,
-    consumed,
     signal: controller.signal,
   });
+  const { stages } = plan;
   checkBuild(
     dockerfile,
-    stages,
-    { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
+    plan.platforms,
+    { buildArguments, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
     { failing: options.checkError, progress },
   );
+  const targets = plan.platforms.map(({ target }) => target);
+  for (const target of targets) requireOutputs(target, options.outputs);
   node.presence?.begin(() => bases.outcomes);
-  warnUnused(buildArguments, consumed, progress);
+  warnUnused(buildArguments, plan.consumed, progress);
   warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
   const mountParts = await openMountParts(options, stages);
-  const target = stages.at(-1);
-  if (target === undefined) throw new Error('no stage is needed');
   await using isolation = await openIsolation({
     ...options.isolation,
     given: givenPaths(options),
@@ -147,7 +164,6 @@ async function buildFrom(
     isolation,
     volumes: volumes.all,
     client,
-    platform,
     scratch: scratch.path,
     cache,
     lookups,
@@ -161,21 +177,40 @@ async function buildFrom(
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
-    compression: options.compression,
+    compression: options.outputs.compression,
     clampTime: options.sourceDate,
-    exported: exportedStages(target),
+    exported: exportedStages(targets),
     sources: sourceStages(stages),
     mountParts,
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
+  await requireRunnable(targets, session.resultFor, scratch.path, controller.signal);
+  if (stages.some((stage) => forecast(stage, session.resultFor).certain < stage.steps.length))
+    await check.allowed;
   if (isolation.isExclusive) await fetchAhead(stages, session);
-  const result = await firstFailure(session.stage(target), controller.controller);
-  const image = await assemble(target, result, session, options);
-  const attestations = await attestationsOf(image, result, { source, started, stages }, options, session);
-  const output = outputOf([image, ...attestations]);
+  const results = await firstFailure(buildAll(targets, session), controller.controller);
+  const images: BuiltImage[] = [];
+  const attestations: BuiltImage[] = [];
+  for (const [index, result] of results.entries()) {
+    const built = plan.platforms[index];
+    if (built === undefined) continue;
+    const image = await assemble(built, result, session, options);
+    images.push(image);
+    const facts = { source, started, stages: built.stages };
+    attestations.push(...(await attestationsOf(image, result, facts, options, session)));
+  }
+  const output = outputOf([...images, ...attestations], options.outputs.annotations.index);
   const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
   return { output, places };
+}
+
+/** Builds all targets beside each other; where stages share one root, one after the other. */
+async function buildAll(targets: readonly PlannedStage[], session: BuildSession): Promise<StageResult[]> {
+  if (!session.isolation.isExclusive) return Promise.all(targets.map((target) => session.stage(target)));
+  const results: StageResult[] = [];
+  for (const target of targets) results.push(await session.stage(target));
+  return results;
 }
 
 /** What was asked to be said of the image, if anything; what that takes is loaded only then. */
@@ -252,24 +287,27 @@ function linkedController(
   };
 }
 
-function exportedStages(target: PlannedStage): Set<PlannedStage> {
-  const exported = new Set([target]);
-  let stage = target;
-  while (stage.base.kind === 'stage') {
-    ({ stage } = stage.base);
-    exported.add(stage);
-  }
+function exportedStages(targets: readonly PlannedStage[]): Set<PlannedStage> {
+  const exported = new Set(targets);
+  // A set gives what is added meanwhile, too.
+  for (const { base } of exported) if (base.kind === 'stage') exported.add(base.stage);
   return exported;
+}
+
+/** What the image cannot be is said before anything is built. */
+function requireOutputs(target: PlannedStage, { format, forceCompression }: OutputOptions): void {
+  const [lowest] = [...exportedStages([target])].slice(-1);
+  if (lowest?.base.kind === 'image' && !forceCompression) requireFormat(lowest.base.image.layers, format);
 }
 
 function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
   return new Set(stages.flatMap(({ steps }) => steps.flatMap(sourceStagesOf)));
 }
 
-/** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */
-async function firstFailure(target: Promise<StageResult>, controller: AbortController): Promise<StageResult> {
+/** Waits for the targets; when another part of the build failed and stopped it, that part's error is the one to tell. */
+async function firstFailure<Result>(building: Promise<Result>, controller: AbortController): Promise<Result> {
   try {
-    return await target;
+    return await building;
   } catch (error) {
     throw controller.signal.aborted && controller.signal.reason instanceof Error
       ? controller.signal.reason
@@ -312,7 +350,7 @@ async function lookUpAll(
 }
 
 async function assemble(
-  target: PlannedStage,
+  { target, imagePlatform: platform }: PlatformPlan,
   result: StageResult,
   session: BuildSession,
   options: BuildOptions,
@@ -320,15 +358,18 @@ async function assemble(
   const stack = await Promise.all(result.stack.map(({ placed }) => placed));
   await session.settle();
   session.signal.throwIfAborted();
-  const layers = stack
+  const made = stack
     .filter((layer): layer is PlacedLayer => layer !== undefined)
     .map((layer) => session.placedEverywhere(layer));
+  const layers = options.outputs.forceCompression ? await withOneCompression(made, session) : made;
   const { state } = target.interpreted;
   for (const [name, value] of options.labels) state.labels.set(name, value);
   const date = options.sourceDate === undefined ? undefined : new Date(options.sourceDate * 1000);
   const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
-    platform: options.platform,
+    format: options.outputs.format,
+    annotations: options.outputs.annotations.manifest(platform),
+    platform,
     config: state.containerConfig(),
     author: state.author,
     history,

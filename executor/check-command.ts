@@ -17,25 +17,24 @@ import {
   type Dockerfile,
   parseDockerfile,
   type ResolvedStage,
-  selectStages,
+  resolveStages,
 } from '../src/dockerfile/index.ts';
-import { hostPlatform, parsePlatform, parseReference } from '../src/oci/index.ts';
+import { hostPlatform, parseReference, type Platform } from '../src/oci/index.ts';
 import { EnvironmentError, KilnError, UsageError } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
-import { countOf, factsOf, requireNoFindings } from './checks.ts';
+import { countOf, factsOf, mergeFindings, requireNoFindings } from './checks.ts';
 import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
 import { dockerfilePath } from './dockerfile-path.ts';
 import { parseBuildContexts } from './named-contexts.ts';
-import { buildContextFlag } from './source-flags.ts';
+import { buildContextFlag, platformFlags, platformsOf, type SourceFlags } from './source-flags.ts';
 
 /** Flags of `executor check`. */
-interface CheckFlags {
+interface CheckFlags extends Pick<SourceFlags, 'platform' | 'customPlatform'> {
   readonly context: string;
   readonly buildContext: readonly string[];
   readonly dockerfile: string;
   readonly target?: string;
   readonly buildArg: readonly string[];
-  readonly platform?: string;
   readonly cacheDir?: string;
   readonly checkError: boolean;
   readonly output: 'text' | 'json';
@@ -69,7 +68,7 @@ export function addCheckCommand(program: Command): void {
     ).default('Dockerfile'),
     valueFlag('--target <stage>', 'only this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
-    valueFlag('--platform <os/arch>', "the image's platform (default: this machine's)"),
+    ...platformFlags(),
     valueFlag('--cache-dir <directory>', 'the cache volume, where base images are looked at'),
     checkErrorFlag(),
     valueFlag('-o, --output <format>', 'how findings are written').choices(['text', 'json']).default('text'),
@@ -107,10 +106,22 @@ async function checkCommand(flags: CheckFlags, command: Command): Promise<void> 
 }
 
 async function check(dockerfile: Dockerfile, path: string, flags: CheckFlags): Promise<CheckResult> {
-  const platform = flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform);
+  const platforms = platformsOf(flags);
+  const results: CheckResult[] = [];
+  for (const platform of platforms.length === 0 ? [hostPlatform()] : platforms)
+    results.push(await checkFor(platform, dockerfile, path, flags));
+  return mergeFindings(results);
+}
+
+async function checkFor(
+  platform: Platform,
+  dockerfile: Dockerfile,
+  path: string,
+  flags: CheckFlags,
+): Promise<CheckResult> {
   const buildArguments = parsePairs(flags.buildArg, 'build-arg');
   const { ignore } = await openContext(flags.context, path);
-  const graph = selectStages(dockerfile, {
+  const graph = resolveStages(dockerfile, {
     target: flags.target,
     buildArguments,
     platform,

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import {
   addConfiguration,
@@ -24,32 +24,29 @@ import {
 } from '../src/cli/index.ts';
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
-import { formatSeconds, Progress, reportTo, TextFiles, UsageError, version } from '../src/support/index.ts';
+import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
 import { attestFlag, parseAttestations } from './attest-flags.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
+import { exportFlags, type ExportFlags, exportOptions } from './export-flags.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import { executorFlags } from './kaniko-flags.ts';
+import { indexCommand } from './join/command.ts';
 import { mountFlags, type MountFlags, mountSources } from './mounts/sources.ts';
 import type { BuildOptions } from './options.ts';
-import { traceBuild } from './tracing/index.ts';
+import { pushCommand } from './push-command.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
+import { traceBuild } from './tracing/index.ts';
 
-interface Flags extends SourceFlags, MountFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
-  destination: string[];
+interface Flags extends SourceFlags, MountFlags, ExportFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   label: string[];
   checkError: boolean;
-  noPush?: boolean;
-  tarPath?: string;
-  ociLayoutPath?: string;
-  digestFile?: string;
   attest: string[];
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
-  compression: 'gzip' | 'zstd';
   isolation: IsolationKind;
   force: boolean;
   cleanup: boolean;
@@ -61,7 +58,9 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor --context . --destination registry.example/app:1 --platform linux/amd64,linux/arm64
   executor explain --context . --cache-repo registry.example/cache    why does it miss?
+  executor index --help                                  join images for several platforms
   executor check --help                                  look for mistakes without building
   executor check --environment                           where steps run here, and why
 
@@ -85,7 +84,9 @@ export function executorProgram(signal: AbortSignal): Command {
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
+  program.addCommand(pushCommand(signal));
   program.addCommand(explainCommand(signal));
+  program.addCommand(indexCommand(signal));
   addCheckCommand(program);
   addConfiguration(program);
   return program;
@@ -95,13 +96,9 @@ function addBuildFlags(command: Command): void {
   addFlags(command, [
     ...sourceFlags(),
     ...mountFlags(),
-    listFlag('-d, --destination <reference>', 'where to push the image'),
+    ...exportFlags(),
     listFlag('--label <name=value>', 'label of the image'),
     checkErrorFlag(),
-    booleanFlag('--no-push', 'do not push to the destinations'),
-    valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
-    valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
-    valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
     attestFlag(),
     ...cacheFlags(),
     valueFlag(
@@ -116,9 +113,6 @@ function addBuildFlags(command: Command): void {
       '--scratch-dir <directory>',
       'where the build keeps its own files (default: on the cache volume)',
     ),
-    valueFlag('--compression <format>', 'compression of new layers')
-      .choices(['gzip', 'zstd'])
-      .default('gzip'),
     valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
       .choices(isolationKinds)
       .default('auto'),
@@ -175,23 +169,14 @@ async function buildCommand(flags: Flags, notes: readonly string[], signal: Abor
 function buildOptions(flags: Flags): BuildOptions {
   const destinations = flags.destination.map(parseReference);
   const source = sourceOptions(flags, destinations);
-  const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const directory = flags.context.replace(/^dir:\/\//, '');
-  const plain = destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
-  // With nothing said about where to, the image goes to a layout beside the cache.
-  const ownLayout =
-    plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
-  const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
   const attest = parseAttestations(flags.attest);
   const attests = attest.sbom || attest.provenance !== undefined;
-  if (attests && ociLayoutPath === undefined && (!push || destinations.length === 0))
-    throw new UsageError(
-      '--attest needs a registry or an OCI layout: a tar file for docker load has no place for it',
-      {
-        remedy: 'Add --destination or --oci-layout-path.',
-      },
-    );
+  const outputs = exportOptions(flags, destinations, {
+    ...{ cacheDirectory, directory, attests },
+    platforms: source.platforms.length,
+  });
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
@@ -200,9 +185,8 @@ function buildOptions(flags: Flags): BuildOptions {
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
-    compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
-    outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
+    outputs,
     attest,
     cache: cacheOptions(flags, destinations, cacheDirectory),
   };

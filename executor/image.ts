@@ -6,11 +6,12 @@ import {
   type HistoryEntry,
   type ImageConfig,
   type Index,
+  layerCompression,
   type Manifest,
   mediaTypes,
   type Platform,
 } from '../src/oci/index.ts';
-
+import { UsageError } from '../src/support/index.ts';
 import type { BaseImage } from './bases.ts';
 
 /** A repository that already holds a blob, from which a registry can mount it elsewhere. */
@@ -53,8 +54,16 @@ export interface BuildOutput {
   readonly descriptor: Descriptor;
 }
 
+export const imageFormats = ['oci', 'docker'] as const;
+/** Whose media types the documents have: those of the OCI image specification, or of Docker's schema 2. */
+export type ImageFormat = (typeof imageFormats)[number];
+
 /** What an image is assembled from. */
 export interface ImageParts {
+  readonly format: ImageFormat;
+  /** Of the manifest. */
+  readonly annotations: ReadonlyMap<string, string>;
+  /** What the image says it is for. */
   readonly platform: Platform;
   readonly config: ContainerConfig;
   readonly author: string | undefined;
@@ -64,12 +73,15 @@ export interface ImageParts {
 }
 
 /**
- * Writes configuration and manifest of an image (OCI image specification 1.1).
- * The manifest uses OCI media types throughout: a Docker layer is the same bytes under another name,
+ * Writes configuration and manifest of an image (OCI image specification 1.1, or Docker's schema 2).
+ * The manifest uses the media types of one of them throughout: a layer is the same bytes under both names,
  * and some registries refuse a mixture.
+ *
+ * @throws UsageError `E_IMAGE_FORMAT` when a layer has a compression that the format does not know.
  */
 export function assembleImage(parts: ImageParts): BuiltImage {
-  const { platform, config, author, history, layers, created } = parts;
+  const { format, annotations, platform, config, author, history, layers, created } = parts;
+  const types = formats[format];
   const imageConfig: ImageConfig = {
     created: created.toISOString(),
     ...(author === undefined ? {} : { author }),
@@ -81,20 +93,21 @@ export function assembleImage(parts: ImageParts): BuiltImage {
   const configBytes = Buffer.from(JSON.stringify(imageConfig));
   const manifest: Manifest = {
     schemaVersion: 2,
-    mediaType: mediaTypes.ociManifest,
-    config: { mediaType: mediaTypes.ociConfig, digest: digestOf(configBytes), size: configBytes.length },
+    mediaType: types.manifest,
+    config: { mediaType: types.config, digest: digestOf(configBytes), size: configBytes.length },
     layers: layers.map(({ layer }) => ({
-      mediaType: ociLayerType(layer.mediaType),
+      mediaType: layerType(layer, format),
       digest: layer.digest,
       size: layer.size,
     })),
+    ...(annotations.size === 0 ? {} : { annotations: Object.fromEntries(annotations) }),
   };
   const manifestBytes = Buffer.from(JSON.stringify(manifest));
   return {
     manifest,
     manifestBytes,
     descriptor: {
-      mediaType: mediaTypes.ociManifest,
+      mediaType: types.manifest,
       digest: digestOf(manifestBytes),
       size: manifestBytes.length,
       platform,
@@ -149,8 +162,38 @@ export function isAttestation({ descriptor }: BuiltImage): boolean {
   return descriptor.annotations?.[attestationAnnotations.type] === 'attestation-manifest';
 }
 
-function ociLayerType(mediaType: string): string {
-  if (mediaType === mediaTypes.dockerLayerGzip) return mediaTypes.ociLayerGzip;
-  if (mediaType === mediaTypes.dockerLayerTar) return mediaTypes.ociLayerTar;
-  return mediaType;
+/**
+ * Checks that layers can be in an image of a format.
+ *
+ * @throws UsageError `E_IMAGE_FORMAT`.
+ */
+export function requireFormat(layers: readonly Layer[], format: ImageFormat): void {
+  for (const layer of layers) layerType(layer, format);
+}
+
+const formats = {
+  oci: {
+    manifest: mediaTypes.ociManifest,
+    config: mediaTypes.ociConfig,
+    layers: { none: mediaTypes.ociLayerTar, gzip: mediaTypes.ociLayerGzip, zstd: mediaTypes.ociLayerZstd },
+  },
+  docker: {
+    manifest: mediaTypes.dockerManifest,
+    config: mediaTypes.dockerConfig,
+    layers: { none: mediaTypes.dockerLayerTar, gzip: mediaTypes.dockerLayerGzip, zstd: undefined },
+  },
+} as const;
+
+function layerType({ digest, mediaType }: Layer, format: ImageFormat): string {
+  const compression = layerCompression(mediaType);
+  if (compression === undefined) return mediaType;
+  const type = formats[format].layers[compression];
+  if (type !== undefined) return type;
+  throw new UsageError(
+    `the layer ${digest} is compressed with ${compression}, which images of Docker's format cannot be`,
+    {
+      code: 'E_IMAGE_FORMAT',
+      remedy: 'Add --force-compression, or leave out --image-format docker.',
+    },
+  );
 }

@@ -1,7 +1,5 @@
 import {
   heredocBody,
-  type MountFields,
-  type Origin,
   parseHeredocOpening,
   type ResolvedStage,
   type RunInstruction,
@@ -11,7 +9,6 @@ import { runText } from './history-text.ts';
 import { interpretMounts } from './interpret-mounts.ts';
 import { proxyArguments, type StageState } from './stage-state.ts';
 import type { MountOperation, Operation } from './steps.ts';
-import { unsupported } from './unsupported.ts';
 
 /** What a RUN has to know of the stage that it is in. */
 export interface RunScope {
@@ -48,7 +45,7 @@ export function interpretRun(instruction: RunInstruction, scope: RunScope): Inte
     place: { file: scope.file, line: instruction.line },
     expand: scope.expand,
     workingDirectory: state.workingDirectory,
-    originOf: (fields) => mountOrigin(fields, scope),
+    originOf: (fields) => scope.sources.get(fields),
   });
   const { argv, script } = commandOf(instruction, state);
   const env = state.stepEnvironment();
@@ -76,13 +73,6 @@ export function interpretRun(instruction: RunInstruction, scope: RunScope): Inte
 function agentEnvironment(mounts: readonly MountOperation[]): Record<string, string> {
   const agent = mounts.find(({ type }) => type === 'ssh');
   return agent?.target === undefined ? {} : { SSH_AUTH_SOCK: agent.target };
-}
-
-function mountOrigin(fields: MountFields, { sources, where }: RunScope): Origin | undefined {
-  const origin = sources.get(fields);
-  if ((fields.get('from') ?? '') !== '' && origin === undefined)
-    throw unsupported('RUN --mount=from= in an ONBUILD trigger', where, 'Write it in this Dockerfile.');
-  return origin;
 }
 
 /** What is run. A here-document alone is the script, or a program when it begins with `#!`; behind a command it is its input. */

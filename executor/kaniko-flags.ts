@@ -5,7 +5,7 @@ import type { KanikoFlag } from '../src/cli/index.ts';
  * docs/kaniko.md shows this table; `npm run flags` writes it there.
  */
 export const executorFlags: readonly KanikoFlag[] = [
-  { name: 'annotation', fork: true, verdict: 'not yet' },
+  { name: 'annotation', fork: true, verdict: 'same', remark: "also with BuildKit's `manifest:` before it" },
   { name: 'bucket', verdict: 'not yet', remark: 'better written in `--context`' },
   { name: 'build-arg', verdict: 'same' },
   { name: 'cache', verdict: 'differs', remark: 'without a destination it is on, and kept on this machine' },
@@ -15,7 +15,11 @@ export const executorFlags: readonly KanikoFlag[] = [
     verdict: 'differs',
     remark: 'holds images unpacked; [more](cli.md#where-things-are-kept)',
   },
-  { name: 'cache-repo', verdict: 'same', remark: 'also `oci:DIR`' },
+  {
+    name: 'cache-repo',
+    verdict: 'same',
+    remark: 'also `oci:DIR`; `--cache-from` and `--cache-to` [read and write apart](cache-trust.md)',
+  },
   { name: 'cache-run-layers', verdict: 'same' },
   { name: 'cache-ttl', verdict: 'same', remark: 'also in days, `14d`' },
   { name: 'cleanup', verdict: 'same', remark: 'a build in place leaves nothing to the next one in any case' },
@@ -26,7 +30,7 @@ export const executorFlags: readonly KanikoFlag[] = [
     remark: 'layers stream, so memory does not grow with them',
   },
   { name: 'compression', verdict: 'same' },
-  { name: 'compression-level', verdict: 'not yet', remark: '5 for gzip, 3 for zstd by default' },
+  { name: 'compression-level', verdict: 'same', remark: '5 for gzip, 3 for zstd by default' },
   {
     name: 'context',
     verdict: 'differs',
@@ -34,10 +38,14 @@ export const executorFlags: readonly KanikoFlag[] = [
   },
   { name: 'context-sub-path', verdict: 'same' },
   { name: 'credential-helpers', fork: true, verdict: 'same', remark: 'also `github`' },
-  { name: 'custom-platform', verdict: 'not yet', remark: 'better written `--platform`' },
+  {
+    name: 'custom-platform',
+    verdict: 'same',
+    remark: 'also `--platform`; of several an [index](platforms.md)',
+  },
   { name: 'customPlatform', verdict: 'respelt', remark: 'platform' },
   { name: 'destination', verdict: 'same' },
-  { name: 'digest-file', verdict: 'same' },
+  { name: 'digest-file', verdict: 'same', remark: 'a file, or an `https://` address' },
   { name: 'dockerfile', verdict: 'same', remark: 'a path; not a URL' },
   {
     name: 'force',
@@ -68,13 +76,19 @@ export const executorFlags: readonly KanikoFlag[] = [
     remark: "5, of each request; kaniko's 0 is of the whole download",
   },
   {
+    name: 'image-format',
+    fork: true,
+    verdict: 'differs',
+    remark: '`oci` unless said otherwise, whatever the base has',
+  },
+  {
     name: 'image-fs-extract-retry',
     verdict: 'not needed',
     takes: 'value',
     remark: 'requests are repeated by themselves, where they broke off',
   },
-  { name: 'image-name-tag-with-digest-file', verdict: 'not yet' },
-  { name: 'image-name-with-digest-file', verdict: 'not yet' },
+  { name: 'image-name-tag-with-digest-file', verdict: 'same' },
+  { name: 'image-name-with-digest-file', verdict: 'same' },
   {
     name: 'insecure',
     verdict: 'differs',
@@ -111,7 +125,11 @@ export const executorFlags: readonly KanikoFlag[] = [
     takes: 'boolean',
     remark: 'what a build is given is never removed',
   },
-  { name: 'push-ignore-immutable-tag-errors', verdict: 'not yet' },
+  {
+    name: 'push-ignore-immutable-tag-errors',
+    verdict: 'same',
+    remark: 'also for Harbor, Quay, GitLab, Docker Hub and Nexus',
+  },
   { name: 'push-retry', verdict: 'differs', remark: "5, of each request; kaniko's 0 is of the whole push" },
   { name: 'registry-certificate', verdict: 'same' },
   { name: 'registry-client-cert', verdict: 'same' },
@@ -133,7 +151,11 @@ export const executorFlags: readonly KanikoFlag[] = [
   { name: 'secret', fork: true, verdict: 'same', remark: '`id=NAME,src=FILE`, or `env=VARIABLE`' },
   { name: 'single-snapshot', verdict: 'not yet', remark: 'the layer cache then serves nothing' },
   { name: 'skip-default-registry-fallback', verdict: 'same' },
-  { name: 'skip-push-permission-check', verdict: 'not yet' },
+  {
+    name: 'skip-push-permission-check',
+    verdict: 'same',
+    remark: 'it is checked while the build is planned, and costs no time',
+  },
   { name: 'skip-tls-verify', verdict: 'same' },
   { name: 'skip-tls-verify-pull', verdict: 'same', remark: 'in kaniko it does nothing' },
   { name: 'skip-tls-verify-registry', verdict: 'same' },

@@ -1,5 +1,8 @@
 import { resolve } from 'node:path';
 import { standardInput } from './context/index.ts';
+import type { Compression } from '../src/layer/index.ts';
+import type { Annotations } from './annotations.ts';
+import type { ImageFormat } from './image.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
 import type { AttestOptions } from './attest-flags.ts';
@@ -17,7 +20,8 @@ export interface SourceOptions {
   readonly subject: string;
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
-  readonly platform: Platform;
+  /** What was asked for; none: this machine's, and what the Dockerfile says. */
+  readonly platforms: readonly Platform[];
   /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
   readonly sourceDate: number | undefined;
 }
@@ -36,7 +40,6 @@ export interface BuildOptions extends SourceOptions {
   readonly waitForWarmerSeconds: number | undefined;
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
-  readonly compression: 'gzip' | 'zstd';
   readonly isolation: IsolationChoice;
   /** Secrets and agents for mounts of RUN. */
   readonly mountSources: MountSources;
@@ -53,9 +56,41 @@ export interface IsolationChoice {
 export interface OutputOptions {
   readonly destinations: readonly Reference[];
   readonly push: boolean;
+  /** Whether the push may be done is found out before the first step. */
+  readonly checkPush: boolean;
   readonly tarPath: string | undefined;
   readonly ociLayoutPath: string | undefined;
-  readonly digestFile: string | undefined;
+  readonly digestFiles: DigestFiles;
+  readonly format: ImageFormat;
+  /** A tag that the registry lets nobody change is left as it is, and that is no failure. */
+  readonly ignoreImmutableTags: boolean;
+  /** Of the layers that are made. */
+  readonly compression: Compression;
+  /** Layers that exist already are given that compression too. */
+  readonly forceCompression: boolean;
+  readonly annotations: Annotations;
+}
+
+/** Where something goes that is an image already. */
+export type ExportPlaces = Pick<
+  OutputOptions,
+  'destinations' | 'push' | 'tarPath' | 'ociLayoutPath' | 'digestFiles' | 'ignoreImmutableTags'
+>;
+
+/** Whether the digest goes to a web server and not to a file. */
+export function isAddress(path: string): boolean {
+  return path.startsWith('https://');
+}
+
+/** Where the digest of what was built is written: files, or addresses that begin with `https://`. */
+export interface DigestFiles {
+  readonly digest: string | undefined;
+  /** With the name before it, a line for each destination. */
+  readonly named: string | undefined;
+  /** With name and tag. */
+  readonly tagged: string | undefined;
+  /** The directory for Google Cloud Build's list of what was pushed. */
+  readonly builderOutput: string | undefined;
 }
 
 export interface CacheOptions {
@@ -78,6 +113,8 @@ export interface CacheOptions {
 /** The paths that a build was given, and that are not an image's wherever they lie. */
 export function givenPaths(options: BuildOptions): string[] {
   const { outputs, cache } = options;
+  const { digestFiles: files } = outputs;
+  const { digest, tagged, builderOutput } = files;
   const layouts = [...cache.sources, cache.target].map((location) =>
     location?.startsWith('oci:') === true ? location.slice('oci:'.length) : undefined,
   );
@@ -85,8 +122,12 @@ export function givenPaths(options: BuildOptions): string[] {
   const paths = [
     ...[options.context.replace(/^dir:\/\//, ''), options.cacheDirectory, ...named],
     options.dockerfile === standardInput ? undefined : options.dockerfile,
-    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, ...layouts],
+    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, ...layouts],
+    ...[digest, tagged, builderOutput, files.named],
   ];
   paths.push(...sourcePaths(options.mountSources));
-  return paths.filter((path) => path !== undefined).map((path) => resolve(path));
+  return paths
+    .filter((path) => path !== undefined)
+    .filter((path) => !isAddress(path))
+    .map((path) => resolve(path));
 }

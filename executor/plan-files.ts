@@ -1,12 +1,19 @@
 import type { CacheKey } from '../src/layercache/index.ts';
 import type { Origin } from '../src/dockerfile/index.ts';
-import { type BuildContext, readTree, type SourceQuery, type TreeReading } from './context/index.ts';
+import type { BuildContext, SourceQuery, TreeReading, TreeReadings } from './context/index.ts';
 import type { MountContent } from './mount-keys.ts';
 import type { CopyTree, PlannedBase, PlannedMount } from './planned.ts';
 import type { MountOperation, Step } from './steps.ts';
 
 /** A named context that is a directory, or a checked out repository. */
 export type TreeBase = CopyTree & { readonly kind: 'tree' };
+
+/** What all steps of a build have in common. */
+export interface FilesBuild {
+  readonly context: BuildContext;
+  readonly readings: TreeReadings;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** Finds what the Dockerfile names at a line. */
 export type Locate = (origin: Origin, line: number) => Promise<PlannedBase | TreeBase>;
@@ -28,7 +35,7 @@ export interface StepFilesPlan {
  * @throws BuildError for files that are not there.
  */
 export async function planFiles(
-  build: { readonly context: BuildContext; readonly signal?: AbortSignal | undefined },
+  build: FilesBuild,
   step: Step,
   locate: Locate,
   { keyed }: { readonly keyed: boolean },
@@ -46,14 +53,15 @@ export async function planFiles(
       reading:
         query === undefined
           ? undefined
-          : await readTree(query, { owners: false, modes: true, signal: build.signal }),
+          : await build.readings.read(query, { owners: false, modes: true, signal: build.signal }),
     });
   }
   const from = operation.kind === 'copy' ? operation.from : undefined;
   const copied = from === undefined ? undefined : await locate(from, line);
   const source = copied?.kind === 'tree' ? undefined : copied;
   const tree = copied?.kind === 'tree' ? copied : context;
-  const reading = keyed && source === undefined ? await readCopied(tree, step, build.signal) : undefined;
+  const reading =
+    keyed && source === undefined ? await readCopied(build.readings, tree, step, build.signal) : undefined;
   return { source, tree, reading, mounts, listed: reading?.files ?? filesOfMounts(mounts) };
 }
 
@@ -105,12 +113,13 @@ function filesOfMounts(mounts: readonly PlannedMount[]): TreeReading['files'] {
 
 /** Reads what a copy takes from a directory outside; undefined for other steps, and when it takes nothing from there. */
 async function readCopied(
+  readings: TreeReadings,
   { tree, name }: CopyTree,
   { operation, where }: Step,
   signal: AbortSignal | undefined,
 ): Promise<TreeReading | undefined> {
   if (operation.kind !== 'copy' || operation.patterns.length === 0) return undefined;
-  return readTree(
+  return readings.read(
     {
       root: tree.directory,
       patterns: operation.patterns,

@@ -1,7 +1,7 @@
 import { formatPlatform, formatReference, type Platform } from '../src/oci/index.ts';
 import { type CacheKey, type EntryBase, stepKey } from '../src/layercache/index.ts';
 import type { BaseResolver } from './bases.ts';
-import type { BuildContext } from './context/index.ts';
+import type { BuildContext, TreeReadings } from './context/index.ts';
 import {
   type Dockerfile,
   type Origin,
@@ -10,9 +10,9 @@ import {
   type StageGraph,
 } from '../src/dockerfile/index.ts';
 import { definitionOf } from './definitions.ts';
-import { interpretStage } from './interpret.ts';
+import { interpretStage, stageTitle } from './interpret.ts';
 import type { NamedContexts } from './named-contexts.ts';
-import { contentOf, planFiles, type TreeBase } from './plan-files.ts';
+import { contentOf, type Locate, planFiles, type TreeBase } from './plan-files.ts';
 import {
   type CacheRules,
   isLinked,
@@ -25,6 +25,7 @@ import {
 import type { RemoteSources, ResolvedRemote } from './remote/index.ts';
 import { noRule } from './step-directives.ts';
 import { StageState } from './stage-state.ts';
+import { expandTriggers } from './triggers.ts';
 import type { InterpretedStage, StageItem, Step } from './steps.ts';
 
 export interface PlanOptions {
@@ -36,6 +37,12 @@ export interface PlanOptions {
   readonly bases: BaseResolver;
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** What names of stages and images mean instead. */
+  readonly origins?: ReadonlyMap<string, Origin>;
+  /** Several platforms are built, so that steps are told apart by theirs. */
+  readonly isOneOfSeveral?: boolean;
+  /** What copies take from directories outside, shared by the plans of one build. */
+  readonly readings: TreeReadings;
   readonly remotes: RemoteSources;
   readonly contexts: NamedContexts;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
@@ -53,28 +60,43 @@ export interface PlanOptions {
  * @throws what is wrong with the Dockerfile, its bases or the files it copies.
  */
 export async function planBuild(options: PlanOptions): Promise<PlannedStage[]> {
-  await resolveAll(options);
+  const stages = await expandTriggers(options, {
+    resolve: (needed) => resolveAll(options, needed),
+    configOf: async ({ base, platform, stage }) => {
+      const found = await locateOrigin(options, platform, new Map(), base, stage.from.line);
+      return found.kind === 'image' ? found.image.config.config : undefined;
+    },
+  });
   const planned = new Map<number, PlannedStage>();
-  for (const stage of options.graph.stages)
-    planned.set(stage.stage.index, await planStage(options, stage, planned));
+  for (const stage of stages) planned.set(stage.stage.index, await planStage(options, stage, planned));
   return [...planned.values()];
 }
 
-function imageNames({ base, stage, sources }: ResolvedStage): { name: string; line: number }[] {
-  const named = stage.instructions.flatMap((instruction) =>
-    sourceUsers(instruction).map(({ user }) => ({ origin: sources.get(user), line: instruction.line })),
-  );
-  return [{ origin: base, line: stage.from.line }, ...named].flatMap(({ origin, line }) =>
-    origin?.kind === 'image' ? [{ name: origin.name, line }] : [],
-  );
+interface NamedImage {
+  readonly name: string;
+  readonly platform: Platform;
+  readonly line: number;
 }
 
-async function resolveAll(options: PlanOptions): Promise<void> {
-  const { graph, bases, dockerfile, signal } = options;
+function imagesOf(stage: ResolvedStage, target: Platform): NamedImage[] {
+  const images: NamedImage[] = [];
+  if (stage.base.kind === 'image')
+    images.push({ name: stage.base.name, platform: stage.platform, line: stage.stage.from.line });
+  for (const instruction of stage.stage.instructions)
+    for (const { user } of sourceUsers(instruction)) {
+      const origin = stage.sources.get(user);
+      if (origin?.kind === 'image')
+        images.push({ name: origin.name, platform: target, line: instruction.line });
+    }
+  return images;
+}
+
+async function resolveAll(options: PlanOptions, stages: readonly ResolvedStage[]): Promise<void> {
+  const { bases, dockerfile, signal } = options;
   await Promise.all(
-    graph.stages.flatMap((stage) =>
-      imageNames(stage).map(({ name, line }) =>
-        bases.resolve(name, stage.platform, `${dockerfile.file}:${line}`, signal),
+    stages.flatMap((stage) =>
+      imagesOf(stage, options.platform).map(({ name, platform, line }) =>
+        bases.resolve(name, platform, `${dockerfile.file}:${line}`, signal),
       ),
     ),
   );
@@ -85,9 +107,7 @@ async function planStage(
   stage: ResolvedStage,
   planned: ReadonlyMap<number, PlannedStage>,
 ): Promise<PlannedStage> {
-  const locate = (origin: Origin, line: number): Promise<PlannedBase | TreeBase> =>
-    locateOrigin(options, stage, planned, origin, line);
-  const found = await locate(stage.base, stage.stage.from.line);
+  const found = await locateOrigin(options, stage.platform, planned, stage.base, stage.stage.from.line);
   const base: PlannedBase = found.kind === 'tree' ? { kind: 'scratch' } : found;
   const state =
     base.kind === 'stage'
@@ -99,7 +119,7 @@ async function planStage(
   });
   const interpreted =
     found.kind === 'tree'
-      ? { ...instructed, items: [treeStep(options.dockerfile, stage), ...instructed.items] }
+      ? { ...instructed, items: [treeStep(options, stage), ...instructed.items] }
       : instructed;
   await resolveAllRemotes(options, interpreted);
   const uncachedStage = uncachedBecause(options.rules, stage);
@@ -107,6 +127,7 @@ async function planStage(
   const steps: PlannedStep[] = [];
   let parentKey = options.keyed ? baseKey(options, base, stage.platform) : undefined;
   let ground = base.kind === 'stage' ? base.stage.ground : { key: parentKey, links: [] as CacheKey[] };
+  const locate: Locate = (from, line) => locateOrigin(options, options.platform, planned, from, line);
   for (const item of interpreted.items) {
     if (item.kind !== 'step') continue;
     const { step } = item;
@@ -115,7 +136,7 @@ async function planStage(
     const files = await planFiles(options, step, locate, { keyed: own !== undefined });
     const remotes = await resolveRemotes(options, step);
     const keyOf = (source: PlannedBase | undefined): CacheKey | undefined =>
-      source === undefined ? undefined : baseKey(options, source, stage.platform);
+      source === undefined ? undefined : baseKey(options, source, options.platform);
     const definition =
       own === undefined
         ? undefined
@@ -160,6 +181,7 @@ async function planStage(
   return {
     index: stage.stage.index,
     label: stage.label,
+    platform: stage.platform,
     base,
     interpreted,
     steps,
@@ -196,25 +218,20 @@ function entryBase({ clampTime }: PlanOptions, base: PlannedBase, platform: Plat
 
 async function locateOrigin(
   options: PlanOptions,
-  stage: ResolvedStage,
+  platform: Platform,
   planned: ReadonlyMap<number, PlannedStage>,
   origin: Origin,
   line: number,
 ): Promise<PlannedBase | TreeBase> {
   if (origin.kind === 'scratch') return { kind: 'scratch' };
   if (origin.kind === 'context')
-    return options.contexts.open(
-      origin.name,
-      stage.platform,
-      `${options.dockerfile.file}:${line}`,
-      options.signal,
-    );
+    return options.contexts.open(origin.name, platform, `${options.dockerfile.file}:${line}`, options.signal);
   if (origin.kind === 'image')
     return {
       kind: 'image',
       image: await options.bases.resolve(
         origin.name,
-        stage.platform,
+        platform,
         `${options.dockerfile.file}:${line}`,
         options.signal,
       ),
@@ -225,13 +242,15 @@ async function locateOrigin(
 }
 
 /** A stage FROM a directory has its files as its first layer. */
-function treeStep(dockerfile: Dockerfile, { stage, label, base }: ResolvedStage): StageItem {
+function treeStep(options: PlanOptions, resolved: ResolvedStage): StageItem {
+  const { dockerfile } = options;
+  const { stage, base } = resolved;
   const { line } = stage.from;
   const text = `FROM ${base.kind === 'context' ? base.name : stage.from.image}`;
   return {
     kind: 'step',
     step: {
-      id: `[${label}]`,
+      id: `[${stageTitle(resolved, options)}]`,
       line,
       where: `${dockerfile.file}:${line}`,
       text,

@@ -1,4 +1,5 @@
 import { type CacheKey, type EntryOrigin, type KeyDefinition } from '../src/layercache/index.ts';
+import type { Platform } from '../src/oci/index.ts';
 import type { BaseImage } from './bases.ts';
 import type { BuildContext, TreeReading } from './context/index.ts';
 import type { ResolvedRemote } from './remote/index.ts';
@@ -57,6 +58,8 @@ export interface CopyTree {
 export interface PlannedStage {
   readonly index: number;
   readonly label: string;
+  /** What its files are for. */
+  readonly platform: Platform;
   readonly base: PlannedBase;
   readonly interpreted: InterpretedStage;
   readonly steps: readonly PlannedStep[];

@@ -1,5 +1,5 @@
+import type { Compression } from '../src/layer/index.ts';
 import type { LayerCache, LookupResult } from '../src/layercache/index.ts';
-import type { Platform } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import type { Progress } from '../src/support/index.ts';
 import type { Volume } from '../src/volume/index.ts';
@@ -13,7 +13,6 @@ export interface SessionParts {
   /** Where unpacked layers are looked for, in order; the last one is writable. */
   readonly volumes: readonly Volume[];
   readonly client: RegistryClient;
-  readonly platform: Platform;
   /** A directory of the build's own, removed after it. */
   readonly scratch: string;
   readonly cache: LayerCache | undefined;
@@ -23,11 +22,11 @@ export interface SessionParts {
   /** How old results may be of steps that do not say it themselves. */
   readonly maxAgeSeconds: number;
   readonly lookups: ReadonlyMap<string, LookupResult>;
-  /** The target and the stages below it, whose layers are the image's. */
+  /** The targets and the stages below them, whose layers are the images'. */
   readonly exported: ReadonlySet<PlannedStage>;
   /** Stages that steps of other stages copy from. */
   readonly sources: ReadonlySet<PlannedStage>;
-  readonly compression: 'gzip' | 'zstd';
+  readonly compression: Compression;
   /** No time in a layer is later, in seconds since 1970. */
   readonly clampTime: number | undefined;
   readonly progress: Progress;

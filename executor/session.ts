@@ -1,31 +1,19 @@
 import { join } from 'node:path';
 import PQueue from 'p-queue';
-import type { Layer, LayerSource } from '../src/layer/index.ts';
-import {
-  describeKey,
-  foldFileList,
-  type KeyDefinition,
-  type LayerCache,
-  type LookupOptions,
-  stepKey,
-} from '../src/layercache/index.ts';
+import type { Layer, LayerSource, UnpackedTree, Compression } from '../src/layer/index.ts';
+import type { KeyDefinition, LayerCache, LookupOptions } from '../src/layercache/index.ts';
 import type { ChainID, Digest } from '../src/oci/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
-import type { LayerLease } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
 import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { MountResources } from './mounts/index.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
+import { LayerDirectories } from './layer-directories.ts';
 import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
-import {
-  originOf,
-  type PlannedBase,
-  type PlannedStage,
-  type PlannedStep,
-  sourceStagesOf,
-} from './planned.ts';
+import { newEntryOf } from './new-entry.ts';
+import { type PlannedBase, type PlannedStage, type PlannedStep, sourceStagesOf } from './planned.ts';
 import type { SessionParts } from './session-parts.ts';
 import type { StackedLayer, StageResult } from './stack.ts';
 import { StageBuilder } from './stage-builder.ts';
@@ -36,9 +24,8 @@ const writers = 2;
 /** The state of one build that its stages share: results by stage, leases, background work. */
 export class BuildSession implements AsyncDisposable {
   readonly #parts: SessionParts;
-  readonly #results = new Map<number, Promise<StageResult>>();
-  readonly #leases: LayerLease[] = [];
-  readonly #paths = new Map<Digest, Promise<string>>();
+  readonly #results = new Map<PlannedStage, Promise<StageResult>>();
+  readonly #directories: LayerDirectories;
   readonly #sources: LayerSources;
   readonly #pulls = new Map<BaseImage, Promise<void>>();
   readonly #built = new Set<PlannedStage>();
@@ -54,8 +41,12 @@ export class BuildSession implements AsyncDisposable {
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
-    const { volumes, controller } = parts;
+    const { volumes, scratch, controller } = parts;
     const pull = (base: BaseImage): Promise<void> => this.#pull(base, { unpack: false });
+    this.#directories = new LayerDirectories({
+      ...{ volumes, scratch, signal: controller.signal },
+      pull: (base) => this.#pull(base),
+    });
     this.#sources = new LayerSources({ volumes, pull, signal: controller.signal });
     const { cache, subject, stages, progress, cachePush: remembers } = parts;
     if (cache === undefined) return;
@@ -87,7 +78,7 @@ export class BuildSession implements AsyncDisposable {
   get cache(): LayerCache | undefined {
     return this.#parts.cache;
   }
-  get compression(): 'gzip' | 'zstd' {
+  get compression(): Compression {
     return this.#parts.compression;
   }
   /** How a step is looked up by the content of what it copies, which does not grow old with where it is from. */
@@ -147,13 +138,13 @@ export class BuildSession implements AsyncDisposable {
    * that may not be used beside it: one image would have files of two builds.
    */
   async isMadeHere(stage: PlannedStage): Promise<boolean> {
-    const result = await this.#results.get(stage.index);
+    const result = await this.#results.get(stage);
     return result?.stack.some(({ files }) => files !== undefined) ?? false;
   }
 
   /** Builds a stage, once however many need it. */
   stage(stage: PlannedStage): Promise<StageResult> {
-    const known = this.#results.get(stage.index);
+    const known = this.#results.get(stage);
     if (known !== undefined) return known;
     const result = new StageBuilder(this, stage).build().then(
       (built) => {
@@ -166,7 +157,7 @@ export class BuildSession implements AsyncDisposable {
         throw error;
       },
     );
-    this.#results.set(stage.index, result);
+    this.#results.set(stage, result);
     return result;
   }
 
@@ -198,7 +189,7 @@ export class BuildSession implements AsyncDisposable {
 
   /** A stack in the forms that a backend may ask for. */
   layersOf(stack: readonly StackedLayer[]): LayerStack {
-    return { directories: () => this.directoriesOf(stack), sources: () => this.#sourcesOf(stack) };
+    return { directories: () => this.#directoriesOf(stack), sources: () => this.#sourcesOf(stack) };
   }
 
   async #sourcesOf(stack: readonly StackedLayer[]): Promise<LayerSource[]> {
@@ -213,38 +204,16 @@ export class BuildSession implements AsyncDisposable {
     return sources.filter((source) => source !== undefined);
   }
 
-  /** The unpacked directories of a stack, lowest first; each once, since overlayfs refuses one twice. */
-  async directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
-    const paths = await Promise.all(
-      stack.map(async (stacked) => {
-        if (stacked.files?.kind === 'upper') return stacked.files.directory;
-        const layer = await stacked.placed;
-        return layer === undefined ? undefined : this.#unpacked(layer);
+  /** The unpacked directories of a stack, lowest first. */
+  async #directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
+    const trees = await Promise.all(
+      stack.map(async ({ files, placed }): Promise<UnpackedTree | undefined> => {
+        if (files?.kind === 'upper') return { path: files.directory, implied: [] };
+        const layer = await placed;
+        return layer && this.#directories.find(layer);
       }),
     );
-    const found = paths.filter((path) => path !== undefined);
-    return found.filter((path, index) => found.lastIndexOf(path) === index);
-  }
-
-  #unpacked(placed: PlacedLayer): Promise<string> {
-    const { diffID } = placed.layer;
-    const known = this.#paths.get(diffID);
-    if (known !== undefined) return known;
-    const path = this.#acquire(placed);
-    this.#paths.set(diffID, path);
-    return path;
-  }
-
-  async #acquire(placed: PlacedLayer): Promise<string> {
-    if (placed.base !== undefined && !(await placed.base.isThere())) await this.#pull(placed.base);
-    for (const volume of this.#parts.volumes) {
-      const lease = await volume.acquireLayers([placed.layer], this.signal);
-      const path = lease?.paths[0];
-      if (lease === undefined || path === undefined) continue;
-      this.#leases.push(lease);
-      return path;
-    }
-    throw new Error(`no volume could unpack layer ${placed.layer.digest}`);
+    return this.#directories.stack(trees.filter((tree) => tree !== undefined));
   }
 
   /** Puts a cold base on the writable volume as an image, so that the next build finds it warm. */
@@ -256,7 +225,7 @@ export class BuildSession implements AsyncDisposable {
       volume === undefined
         ? Promise.resolve()
         : volume
-            .pull(this.#parts.client, base.reference, this.#parts.platform, {
+            .pull(this.#parts.client, base.reference, base.platform, {
               ...options,
               signal: this.signal,
             })
@@ -313,21 +282,9 @@ export class BuildSession implements AsyncDisposable {
     if (this.#changed.has(step)) return;
     const byContent = options.contentKnown === true ? undefined : this.contentDefinitions.get(step);
     const definitions = [step.definition, ...(byContent === undefined ? [] : [byContent])];
+    const made = { parentChainID, created, origins: options.origins ?? [] };
     const stores = definitions.map((definition) =>
-      cache.store(
-        {
-          key: stepKey(definition),
-          parentChainID,
-          created,
-          createdBy: step.written,
-          origin: originOf(stage, step),
-          files: step.files === undefined ? undefined : foldFileList(step.files),
-          description: describeKey(definition),
-          origins: options.origins ?? [],
-        },
-        layer,
-        this.signal,
-      ),
+      cache.store(newEntryOf(stage, step, definition, made), layer, this.signal),
     );
     this.background(
       Promise.all(stores).then(
@@ -380,7 +337,7 @@ export class BuildSession implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     while (this.#background.size > 0) await Promise.all(this.#background);
-    for (const lease of this.#leases) await lease[Symbol.asyncDispose]();
+    await this.#directories[Symbol.asyncDispose]();
     await this.#sources[Symbol.asyncDispose]();
   }
 }

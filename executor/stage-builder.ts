@@ -242,7 +242,7 @@ export class StageBuilder {
     const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();
       const { compression, signal } = this.#session;
-      const facts = await sealed.write({ output, compression }, signal).catch((error: unknown) => {
+      const facts = await sealed.write({ output, ...compression }, signal).catch((error: unknown) => {
         throw atStep(error, step);
       });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);

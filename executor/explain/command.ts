@@ -18,8 +18,8 @@ import {
   registryOptions,
   valueFlag,
 } from '../../src/cli/index.ts';
-import { addExcerpt, parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
-import { parseReference } from '../../src/oci/index.ts';
+import { addExcerpt, parseDockerfile } from '../../src/dockerfile/index.ts';
+import { formatPlatform, parseReference } from '../../src/oci/index.ts';
 import { RegistryClient, type WebAnswer, type WebRequest } from '../../src/registry/index.ts';
 import {
   EnvironmentError,
@@ -31,11 +31,11 @@ import {
 import { Volume } from '../../src/volume/index.ts';
 import { BaseResolver } from '../bases.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from '../cache-flags.ts';
-import { dockerfileName, openContext, readDockerfile } from '../context/index.ts';
+import { dockerfileName, openContext, readDockerfile, TreeReadings } from '../context/index.ts';
 import { NamedContexts } from '../named-contexts.ts';
 import type { CacheOptions, SourceOptions } from '../options.ts';
-import { planBuild } from '../plan.ts';
 import type { PlannedStage } from '../planned.ts';
+import { planPlatforms } from '../platforms/index.ts';
 import { GitTrees, HttpFiles, RemoteSources } from '../remote/index.ts';
 import { warnOfRules } from '../rule-warnings.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from '../source-flags.ts';
@@ -125,7 +125,7 @@ async function plan(
 ): Promise<PlannedStage[]> {
   const text = await readDockerfile(source.dockerfile);
   const file = dockerfileName(source.dockerfile);
-  const { buildArguments, platform, subject, sourceDate: clampTime } = source;
+  const { buildArguments, platforms, subject, sourceDate: clampTime } = source;
   try {
     const dockerfile = parseDockerfile(text, file);
     const context = await openContext(source.context, source.dockerfile);
@@ -139,35 +139,37 @@ async function plan(
     const remotes = new RemoteSources(files, repositories);
     const contexts = new NamedContexts(source.contexts.sources, repositories);
     const targets = allStages ? dockerfile.stages.map(({ index }) => String(index)) : [source.target];
-    const planned = new Map<number, PlannedStage>();
+    const readings = new TreeReadings();
+    const planned = new Map<string, PlannedStage>();
     for (const target of targets) {
-      const graph = resolveStages(dockerfile, {
-        target,
-        buildArguments,
-        platform,
-        contexts: source.contexts.origins,
-      });
-      if (graph.stages.every(({ stage }) => planned.has(stage.index))) continue;
-      const rest = { buildArguments, platform, consumed: new Set<string>(), signal };
-      const options = {
+      const { stages } = await planPlatforms({
         dockerfile,
         subject,
         clampTime,
-        graph,
+        target,
+        origins: source.contexts.origins,
+        platforms,
         context,
         bases,
         remotes,
         contexts,
+        readings,
+        buildArguments,
         keyed: true,
         rules: cache.rules,
-        ...rest,
-      };
-      for (const stage of await planBuild(options)) planned.set(stage.index, stage);
+        signal,
+      });
+      for (const stage of stages) planned.set(identityOf(stage), stage);
     }
     return [...planned.values()];
   } catch (error) {
     throw addExcerpt(file, text.split(/\r?\n/), error);
   }
+}
+
+/** A stage that several targets need is explained once. */
+function identityOf({ index, platform, steps }: PlannedStage): string {
+  return JSON.stringify([index, formatPlatform(platform), steps.map(({ id, key }) => [id, key])]);
 }
 
 async function openVolume(directory: string): Promise<Volume | undefined> {

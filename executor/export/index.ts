@@ -1,1 +1,2 @@
-export { exportOutput } from './outputs.ts';
+export { writeDigestFiles } from './digest-files.ts';
+export { exportOutput, pushTo } from './outputs.ts';

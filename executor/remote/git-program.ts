@@ -37,7 +37,7 @@ export class GitProgram {
     this.#options = options;
     const { address, settings } = split(options);
     this.address = address;
-    this.#environment = environmentOf([...fixedSettings, ...settings]);
+    this.#environment = environmentOf([...fixedSettings, ...ownCertificates(), ...settings]);
   }
 
   /** How messages call the repository. */
@@ -135,6 +135,13 @@ const fixedSettings: readonly Setting[] = [
   ['transfer.credentialsInUrl', 'die'],
 ];
 
+/** Not in the environment, where it would count for more than the certificate that a registry's flag names. */
+function ownCertificates(): Setting[] {
+  if (!runsFromHome()) return [];
+  const file = process.env.GIT_SSL_CAINFO ?? join(home, 'ssl/certs/ca-certificates.crt');
+  return [['http.sslCAInfo', file]];
+}
+
 /** Takes user and password out of an address that git would show. Those of ssh are names only, and stay. */
 function split({ remote, trust }: GitProgramOptions): { address: string; settings: Setting[] } {
   if (!/^https?:\/\//i.test(remote)) return { address: remote, settings: [] };
@@ -192,7 +199,6 @@ function environmentOf(settings: readonly Setting[]): Record<string, string> {
 function ownGit(): Record<string, string> {
   return {
     GIT_EXEC_PATH: join(home, 'libexec/git-core'),
-    GIT_SSL_CAINFO: process.env.GIT_SSL_CAINFO ?? join(home, 'ssl/certs/ca-certificates.crt'),
     GIT_SSH: 'ssh',
   };
 }

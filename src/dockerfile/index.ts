@@ -20,20 +20,21 @@ export { heredocBody, parseHeredocOpening } from './heredocs.ts';
 export * from './mounts.ts';
 export { addExcerpt } from './excerpt.ts';
 export { nearestWord, type Place } from './fields.ts';
-export { parseDockerfile, parseTriggers } from './parse.ts';
+export { parseDockerfile } from './parse.ts';
 export {
   contextKey,
   expandAt,
   namedImages,
   type NamedImage,
   type Origin,
-  platformArguments,
+  automaticArguments,
   type ResolvedStage,
   resolveStages,
-  selectStages,
+  neededStages,
   sourceUsers,
   type SourceUser,
   type StageGraph,
   type StageOptions,
+  withTriggers,
 } from './stages.ts';
 export * from './types.ts';

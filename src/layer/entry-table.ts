@@ -20,8 +20,8 @@ const nameChunkSize = 1 << nameChunkBits;
 const nameMask = nameChunkSize - 1;
 
 /**
- * Entries of a tree: for each a status record, a name, and the index after all that is in it. 64 bytes each, and the names, in pieces of
- * memory that grow without being copied and that the next table can use again.
+ * Entries of a tree: for each a status record, a name, and the index after all that is in it. 64 bytes each, and the names,
+ * in pieces of memory that grow without being copied and that the next table can use again.
  */
 export class EntryTable {
   /** How many entries there are. What comes later may be written over. */

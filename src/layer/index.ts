@@ -1,4 +1,5 @@
 export { applyLayer } from './apply-layer.ts';
+export { makeAttributeLayer, type UnpackedTree } from './attribute-layer.ts';
 export { captureLayer, type CapturedLayer, compressCaptured } from './capture.ts';
 export { childPath, namesIn, removeTree } from './clear-tree.ts';
 export { decompress } from './decompress.ts';
@@ -10,6 +11,7 @@ export type { Layer } from './layer.ts';
 export { LayerProblems } from './layer-problems.ts';
 export type { LayerSource } from './layer-source.ts';
 export { makeMergeable } from './mergeable.ts';
+export { recompressLayer } from './recompress.ts';
 export { type Relocation, Territory, type TerritoryOptions } from './territory.ts';
 export { TreeChanges } from './tree-changes.ts';
 export { TreeState } from './tree-state.ts';
@@ -20,6 +22,7 @@ export { unpackedTreeDigest } from './tree-digest.ts';
 export {
   blobLayer,
   type CompressedOutput,
+  type Compression,
   fileLayer,
   type LayerFacts,
   writeLayer,

@@ -3,7 +3,7 @@ export {
   dockerConfigFiles,
   parseCredentialHelpers,
 } from './auth/default-keychain.ts';
-export { RegistryClient } from './client.ts';
+export { RegistryClient, type RepositoryName } from './client.ts';
 export { RegistryError } from './errors.ts';
 export { authorizationOf, type HostTrust, type WebAnswer, type WebRequest } from './http/web.ts';
 export { type FetchedImage, fetchImage } from './fetch-image.ts';

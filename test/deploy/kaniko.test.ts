@@ -44,6 +44,7 @@ const kaniko = {
   fork: [
     'annotation',
     'credential-helpers',
+    'image-format',
     'materialize',
     'pre-cleanup',
     'preserve-context',

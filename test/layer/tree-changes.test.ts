@@ -147,7 +147,7 @@ const diffID = `sha256:${'0'.repeat(64)}` as DiffID;
 
 /** The base as a layer: unpacked, and packed. */
 const baseLayers = (): LayerSource[] => [
-  { kind: 'directory', diffID, path: join(scratch, 'base'), opaque: [] },
+  { kind: 'directory', diffID, path: join(scratch, 'base'), opaque: [], implied: [] },
   { kind: 'archive', diffID, file: join(scratch, 'base.tar.gz'), compression: 'gzip' },
 ];
 

@@ -1,9 +1,10 @@
 import { join } from 'node:path';
+import { Annotations } from '../../executor/annotations.ts';
 import { build } from '../../executor/build.ts';
 import { type MountSources, noMountSources } from '../../executor/mounts/sources.ts';
 import type { BuildOptions } from '../../executor/options.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
-import { type Digest, hostPlatform } from '../../src/oci/index.ts';
+import { type Digest, parsePlatform } from '../../src/oci/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
 import { Progress, type ProgressEvent } from '../../src/support/index.ts';
 import { writeFiles } from './programs.ts';
@@ -24,6 +25,8 @@ export interface InProcessBuild {
   readonly target?: string | undefined;
   /** Secrets and agents. */
   readonly mountSources?: MountSources;
+  /** Default: this machine's. */
+  readonly platforms?: readonly string[];
   /** Seconds since 1970 that no time is later than. */
   readonly sourceDate?: number | undefined;
 }
@@ -53,14 +56,20 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       target,
       buildArguments: new Map(Object.entries(request.arguments ?? {})),
       labels: new Map(),
-      platform: hostPlatform(),
+      platforms: (request.platforms ?? []).map(parsePlatform),
       checkError: false,
       outputs: {
         destinations: [],
         push: false,
+        checkPush: false,
         tarPath: undefined,
         ociLayoutPath: layout,
-        digestFile: undefined,
+        digestFiles: { digest: undefined, named: undefined, tagged: undefined, builderOutput: undefined },
+        format: 'oci',
+        compression: { compression: 'gzip' },
+        forceCompression: false,
+        ignoreImmutableTags: false,
+        annotations: new Annotations(),
       },
       attest: { provenance: undefined, sbom: false },
       cache: {
@@ -78,7 +87,6 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       cacheDirectory: volume,
       waitForWarmerSeconds: undefined,
       scratchDirectory: undefined,
-      compression: 'gzip',
       sourceDate,
       isolation: { kind: 'overlay', force: false, cleanup: false },
       mountSources: request.mountSources ?? noMountSources,

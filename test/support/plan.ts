@@ -1,5 +1,5 @@
 import { BaseResolver } from '../../executor/bases.ts';
-import { openContext } from '../../executor/context/index.ts';
+import { openContext, TreeReadings } from '../../executor/context/index.ts';
 import { planBuild } from '../../executor/plan.ts';
 import { type CacheRules, noCacheRules, type PlannedStage } from '../../executor/planned.ts';
 import { parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
@@ -46,6 +46,7 @@ export async function planOf(
     remotes: new RemoteSources(files, trees),
     contexts: new NamedContexts(new Map(), trees),
     keyed: true,
+    readings: new TreeReadings(),
     rules: { ...noCacheRules, ...setting.rules },
     consumed: new Set(),
   });

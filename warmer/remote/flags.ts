@@ -19,6 +19,7 @@ import {
   openTrust,
   readInventory,
 } from '../../src/layercache/index.ts';
+import { keepHeapSmall } from '../../src/os/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
 import { Progress, reportTo, UsageError } from '../../src/support/index.ts';
 
@@ -64,6 +65,7 @@ export async function withRemote<T>(
       code: 'E_CACHE_REPO_MISSING',
       remedy: 'Name it with --cache-repo registry.example/team/cache, or oci:DIR.',
     });
+  keepHeapSmall();
   const progress = new Progress();
   using _reporter = reportTo(progress, flags);
   await using client = new RegistryClient(registryOptions(flags, progress));

@@ -29,8 +29,8 @@ const places = ['/dev', '/dev/shm', '/dev/mqueue'];
 
 /**
  * What is in the container's places for devices, shared memory and message queues, and the System V objects of its IPC
- * namespace, at one moment. With overlay each step has its own; in place all share the container's, so what a step left in them is removed
- * when it has ended.
+ * namespace, at one moment. With overlay each step has its own; in place all share the container's, so what a step left in
+ * them is removed when it has ended.
  *
  * The other containers of a pod share most of it, and a service beside the build may make something while a step runs. So only
  * what came during the step and what nobody uses any more is removed: the step's own processes have ended by then.

@@ -37,6 +37,7 @@ import { indexCommand } from './join/command.ts';
 import { mountFlags, type MountFlags, mountSources } from './mounts/sources.ts';
 import type { BuildOptions } from './options.ts';
 import { pushCommand } from './push-command.ts';
+import { loginCommand, logoutCommand } from './login-command.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 import { traceBuild } from './tracing/index.ts';
 
@@ -84,7 +85,7 @@ export function executorProgram(signal: AbortSignal): Command {
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
-  program.addCommand(pushCommand(signal));
+  for (const add of [pushCommand, loginCommand, logoutCommand]) program.addCommand(add(signal));
   program.addCommand(explainCommand(signal));
   program.addCommand(indexCommand(signal));
   addCheckCommand(program);

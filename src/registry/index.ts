@@ -3,6 +3,7 @@ export {
   dockerConfigFiles,
   parseCredentialHelpers,
 } from './auth/default-keychain.ts';
+export { LoginFile } from './auth/login-file.ts';
 export { RegistryClient, type RepositoryName } from './client.ts';
 export { RegistryError } from './errors.ts';
 export { authorizationOf, type HostTrust, type WebAnswer, type WebRequest } from './http/web.ts';

@@ -25,10 +25,12 @@ import {
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
+import type { MountResources } from './mounts/index.ts';
+import { sourcePaths } from './mounts/sources.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
 import { type BuildOptions, givenPaths, type OutputOptions } from './options.ts';
-import { lookupsOf, type PlannedStage } from './plan.ts';
+import { lookupsOf, type PlannedStage, type PlannedStep, sourceStagesOf } from './planned.ts';
 import { planPlatforms, type PlatformPlan, requireRunnable } from './platforms/index.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
@@ -148,9 +150,11 @@ async function buildFrom(
   warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
+  const mountParts = await openMountParts(options, stages);
   await using isolation = await openIsolation({
     ...options.isolation,
     given: givenPaths(options),
+    secrets: sourcePaths(options.mountSources),
     scratch: scratch.path,
     progress,
     files,
@@ -177,6 +181,7 @@ async function buildFrom(
     clampTime: options.sourceDate,
     exported: exportedStages(targets),
     sources: sourceStages(stages),
+    mountParts,
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
   await requireRunnable(targets, session.resultFor, scratch.path, controller.signal);
@@ -242,6 +247,19 @@ async function attestationsOf(
   ];
 }
 
+/** Secrets and agents for the steps that use them. Most Dockerfiles have none, and are not held up. */
+async function openMountParts(
+  { mountSources }: BuildOptions,
+  stages: readonly PlannedStage[],
+): Promise<Pick<MountResources, 'secrets' | 'agents'> | undefined> {
+  const steps = stages.flatMap((stage) => stage.steps);
+  const isMounting = ({ operation }: PlannedStep): boolean =>
+    operation.kind === 'run' && (operation.mounts.length > 0 || operation.script !== undefined);
+  if (!steps.some(isMounting)) return undefined;
+  const { openSources } = await import('./mounts/index.ts');
+  return openSources(mountSources, steps);
+}
+
 /**
  * Brings what ADD takes from elsewhere before the first step: where steps have the executor's own root, its git is gone afterwards, and
  * that of an image must not be trusted with credentials.
@@ -283,8 +301,7 @@ function requireOutputs(target: PlannedStage, { format, forceCompression }: Outp
 }
 
 function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
-  const sources = stages.flatMap(({ steps }) => steps.map(({ source }) => source));
-  return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
+  return new Set(stages.flatMap(({ steps }) => steps.flatMap(sourceStagesOf)));
 }
 
 /** Waits for the targets; when another part of the build failed and stopped it, that part's error is the one to tell. */

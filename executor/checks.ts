@@ -7,7 +7,7 @@ import {
 } from '../src/dockerfile/index.ts';
 import type { ImageConfig, Platform } from '../src/oci/index.ts';
 import { BuildError, type Progress, UsageError } from '../src/support/index.ts';
-import type { PlannedStage } from './plan.ts';
+import type { PlannedStage } from './planned.ts';
 import { StageState } from './stage-state.ts';
 
 /** What the checks want to know of an image that a stage starts from. */

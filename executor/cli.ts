@@ -34,13 +34,14 @@ import { exportFlags, type ExportFlags, exportOptions } from './export-flags.ts'
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import { executorFlags } from './kaniko-flags.ts';
 import { indexCommand } from './join/command.ts';
+import { mountFlags, type MountFlags, mountSources } from './mounts/sources.ts';
 import type { BuildOptions } from './options.ts';
 import { pushCommand } from './push-command.ts';
 import { loginCommand, logoutCommand } from './login-command.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 import { traceBuild } from './tracing/index.ts';
 
-interface Flags extends SourceFlags, ExportFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
+interface Flags extends SourceFlags, MountFlags, ExportFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   label: string[];
   checkError: boolean;
   attest: string[];
@@ -95,6 +96,7 @@ export function executorProgram(signal: AbortSignal): Command {
 function addBuildFlags(command: Command): void {
   addFlags(command, [
     ...sourceFlags(),
+    ...mountFlags(),
     ...exportFlags(),
     listFlag('--label <name=value>', 'label of the image'),
     checkErrorFlag(),
@@ -179,6 +181,7 @@ function buildOptions(flags: Flags): BuildOptions {
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
+    mountSources: mountSources(flags, process.env),
     checkError: flags.checkError,
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,

@@ -84,6 +84,7 @@ export async function readEnvironment(
   await using scratch = await TemporaryDirectory.create(parent, 'kiln-check-');
   const choice = await chooseBackend(scratch.path, {
     given: [cacheDirectory, parent],
+    secrets: [],
     force: false,
     cleanup: false,
     progress: new Progress(),

@@ -1,6 +1,6 @@
 import type { CacheEntry, LookupHit, LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
-import { isLinked, type PlannedStage, type PlannedStep } from './plan.ts';
+import { isLinked, type PlannedStage, type PlannedStep, sourcesOf, sourceStagesOf } from './planned.ts';
 
 /** What the cache said of a step; undefined when it was not asked or its answer may not be used. */
 export type ResultOf = (step: PlannedStep) => LookupResult | undefined;
@@ -28,13 +28,13 @@ export function forecast(stage: PlannedStage, resultOf: ResultOf): Forecast {
 }
 
 /**
- * The stages that steps copy from which are not taken from the cache for certain. A layer that is made on nothing fits
+ * The stages that steps copy from or mount which are not taken from the cache for certain. A layer that is made on nothing fits
  * whatever comes before it, so one that hits needs no source.
  */
 export function wantedSources(stage: PlannedStage, resultOf: ResultOf): PlannedStage[] {
   return stage.steps.slice(forecast(stage, resultOf).certain).flatMap((step) => {
     const hits = isLinked(step) && resultOf(step)?.outcome === 'hit';
-    return step.source?.kind === 'stage' && !hits ? [step.source.stage] : [];
+    return hits ? [] : sourceStagesOf(step);
   });
 }
 
@@ -72,9 +72,9 @@ export function hasStep(
 ): boolean {
   if (seen.has(stage)) return false;
   seen.add(stage);
-  const origins = [stage.base, ...stage.steps.map(({ source }) => source)];
+  const origins = [stage.base, ...stage.steps.flatMap(sourcesOf)];
   return (
     stage.steps.some(isSuch) ||
-    origins.some((origin) => origin?.kind === 'stage' && hasStep(origin.stage, isSuch, seen))
+    origins.some((origin) => origin.kind === 'stage' && hasStep(origin.stage, isSuch, seen))
   );
 }

@@ -1,5 +1,5 @@
 import type { HistoryEntry, ImageConfig } from '../src/oci/index.ts';
-import type { PlannedStage } from './plan.ts';
+import type { PlannedStage } from './planned.ts';
 import type { StageResult } from './stack.ts';
 
 /**

@@ -1,7 +1,7 @@
 import { posix } from 'node:path';
 import { BuildError, hideCredentials } from '../src/support/index.ts';
 import {
-  chompBody,
+  heredocBody,
   type Command,
   type CopyInstruction,
   type Dockerfile,
@@ -12,13 +12,13 @@ import {
   type Heredoc,
   type Instruction,
   type Origin,
-  parseHeredocOpening,
   type ResolvedStage,
   type RunInstruction,
   type StageGraph,
 } from '../src/dockerfile/index.ts';
-import { healthText, plainList, quotedList, runText } from './history-text.ts';
+import { healthText, plainList, quotedList } from './history-text.ts';
 import { interpretCopy } from './interpret-copy.ts';
+import { interpretRun } from './interpret-run.ts';
 import { healthOf, portsOf, requireSignal } from './interpret-values.ts';
 import { requireNoDirective, stepRule } from './step-directives.ts';
 import { proxyArguments, type StageState } from './stage-state.ts';
@@ -64,18 +64,6 @@ export function stageTitle(
   if (!isOneOfSeveral) return label;
   const purpose = platformMatches(platform, target) ? '' : `->${formatPlatform(target)}`;
   return `${formatPlatform(platform)}${purpose} ${label}`;
-}
-
-function unsupported(what: string, where: string, remedy = 'Rewrite the line without it.'): BuildError {
-  return new BuildError(`${what} is not supported by this version`, {
-    code: 'E_DOCKERFILE_UNSUPPORTED',
-    where,
-    remedy,
-  });
-}
-
-function heredocBody({ content, chomp }: Heredoc): string {
-  return chomp ? chompBody(content) : content;
 }
 
 class Interpreter {
@@ -277,48 +265,18 @@ class Interpreter {
   }
 
   #run(instruction: RunInstruction): void {
-    this.#requireSupportedRun(instruction);
-    const state = this.#state;
-    const argv =
-      instruction.command.form === 'exec'
-        ? instruction.command.command
-        : state.shellCommand(this.#script(instruction));
-    const env = state.stepEnvironment();
-    const argumentNames = new Set([...state.arguments.keys()].filter((name) => !state.env.has(name)));
-    const counts = (name: string): boolean =>
-      !argumentNames.has(name) || !this.#options.ignoredArguments.has(name);
-    const keyedEnv = Object.fromEntries(Object.entries(env).filter(([name]) => counts(name)));
-    const proxies = [...this.#options.buildArguments].filter(([name]) => proxyArguments.has(name));
-    for (const [name] of proxies) this.#options.consumed.add(name);
-    const operation: Operation = {
-      kind: 'run',
-      argv,
-      env: { ...Object.fromEntries(proxies), ...env },
-      keyedEnv,
-      argumentNames,
-      user: state.user,
-      workingDirectory: state.workingDirectory === '' ? '/' : state.workingDirectory,
-    };
-    const ran = runText(argv, state.arguments, state.lookup);
-    this.#step(instruction, operation, instruction.original.replace(/\s+/g, ' '), `RUN ${ran} # buildkit`);
-  }
-
-  /** The text that the shell gets. A here-document alone is the script; with a command it is the command's input. */
-  #script(instruction: RunInstruction): string {
-    const { command, heredocs } = instruction;
-    const text = command.form === 'shell' ? command.command : '';
-    const [first] = heredocs;
-    if (first === undefined) return text;
-    if (parseHeredocOpening(text) === undefined)
-      return `${text}\n${heredocs.map(({ name, content }) => `${content}${name}`).join('\n')}`;
-    const body = heredocBody(first);
-    if (body.startsWith('#!'))
-      throw unsupported(
-        'a here-document with an interpreter line (#!)',
-        this.#where(instruction.line),
-        `Name the interpreter: RUN <<${first.name} python3.`,
-      );
-    return body;
+    const { buildArguments, ignoredArguments, consumed } = this.#options;
+    const { operation, text, createdBy } = interpretRun(instruction, {
+      where: this.#where(instruction.line),
+      file: this.#dockerfile.file,
+      state: this.#state,
+      sources: this.#stage.sources,
+      buildArguments,
+      ignoredArguments,
+      expand: (word) => this.#expand(instruction, word),
+    });
+    for (const name of buildArguments.keys()) if (proxyArguments.has(name)) consumed.add(name);
+    this.#step(instruction, operation, text, createdBy);
   }
 
   #copy(instruction: CopyInstruction): void {
@@ -331,14 +289,6 @@ class Interpreter {
       textOf: (heredoc) => this.#heredocText(instruction, heredoc),
     });
     this.#step(instruction, operation, text, createdBy);
-  }
-
-  /** Of RUN, what this version cannot do yet. */
-  #requireSupportedRun({ line, mounts, network, security, devices }: RunInstruction): void {
-    if (mounts.length > 0) throw unsupported('RUN --mount', this.#where(line));
-    if (network !== 'default') throw unsupported(`RUN --network=${network}`, this.#where(line));
-    if (security !== 'sandbox') throw unsupported(`RUN --security=${security}`, this.#where(line));
-    if (devices.length > 0) throw unsupported('RUN --device', this.#where(line));
   }
 
   #heredocText(instruction: Instruction, heredoc: Heredoc): string {

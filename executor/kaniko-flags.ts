@@ -148,7 +148,7 @@ export const executorFlags: readonly KanikoFlag[] = [
     takes: 'boolean',
     remark: 'steps run in a sandbox wherever that is possible; see [isolation.md](isolation.md)',
   },
-  { name: 'secret', fork: true, verdict: 'not yet' },
+  { name: 'secret', fork: true, verdict: 'same', remark: '`id=NAME,src=FILE`, or `env=VARIABLE`' },
   { name: 'single-snapshot', verdict: 'not yet', remark: 'the layer cache then serves nothing' },
   { name: 'skip-default-registry-fallback', verdict: 'same' },
   {

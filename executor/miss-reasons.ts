@@ -1,7 +1,7 @@
 import { type LastBuild, lastBuildTag, type LayerCache, type StoredStep } from '../src/layercache/index.ts';
 import { isAbortError, messageOf, type Progress } from '../src/support/index.ts';
 import { type Evidence, explainPlan, keyedStep } from './explain/explanation.ts';
-import type { PlannedStage, PlannedStep } from './plan.ts';
+import type { PlannedStage, PlannedStep } from './planned.ts';
 
 export interface MissReasonsParts {
   readonly cache: LayerCache;

@@ -5,7 +5,7 @@ import {
   type NewEntry,
   stepKey,
 } from '../src/layercache/index.ts';
-import { originOf, type PlannedStage, type PlannedStep } from './plan.ts';
+import { originOf, type PlannedStage, type PlannedStep } from './planned.ts';
 
 /** What a cache is given of a step's result, under one of its keys, beside its layer. */
 export function newEntryOf(

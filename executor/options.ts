@@ -6,7 +6,8 @@ import type { ImageFormat } from './image.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
 import type { AttestOptions } from './attest-flags.ts';
-import type { CacheRules } from './plan.ts';
+import type { CacheRules } from './planned.ts';
+import { type MountSources, sourcePaths } from './mounts/sources.ts';
 import type { IsolationKind } from './isolation/index.ts';
 
 /** What is built: a Dockerfile and its context. */
@@ -40,6 +41,8 @@ export interface BuildOptions extends SourceOptions {
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
   readonly isolation: IsolationChoice;
+  /** Secrets and agents for mounts of RUN. */
+  readonly mountSources: MountSources;
 }
 
 export interface IsolationChoice {
@@ -122,6 +125,7 @@ export function givenPaths(options: BuildOptions): string[] {
     ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, ...layouts],
     ...[digest, tagged, builderOutput, files.named],
   ];
+  paths.push(...sourcePaths(options.mountSources));
   return paths
     .filter((path) => path !== undefined)
     .filter((path) => !isAddress(path))

@@ -1,91 +1,32 @@
-import { type Digest, formatPlatform, formatReference, type Platform } from '../src/oci/index.ts';
+import { formatPlatform, formatReference, type Platform } from '../src/oci/index.ts';
+import { type CacheKey, type EntryBase, stepKey } from '../src/layercache/index.ts';
+import type { BaseResolver } from './bases.ts';
+import type { BuildContext, TreeReadings } from './context/index.ts';
 import {
-  type CacheKey,
-  type EntryBase,
-  type EntryOrigin,
-  type KeyDefinition,
-  stepKey,
-} from '../src/layercache/index.ts';
-import type { BaseImage, BaseResolver } from './bases.ts';
-import { type BuildContext, type TreeReading, type TreeReadings } from './context/index.ts';
-import type { Dockerfile, Origin, ResolvedStage, StageGraph } from '../src/dockerfile/index.ts';
+  type Dockerfile,
+  type Origin,
+  type ResolvedStage,
+  sourceUsers,
+  type StageGraph,
+} from '../src/dockerfile/index.ts';
+import { definitionOf } from './definitions.ts';
 import { interpretStage, stageTitle } from './interpret.ts';
 import type { NamedContexts } from './named-contexts.ts';
+import { contentOf, type Locate, planFiles, type TreeBase } from './plan-files.ts';
+import {
+  type CacheRules,
+  isLinked,
+  type PlannedBase,
+  type PlannedStage,
+  type PlannedStep,
+  sourceStagesOf,
+  type StepGround,
+} from './planned.ts';
 import type { RemoteSources, ResolvedRemote } from './remote/index.ts';
-import type { CanonicalValue } from '../src/support/index.ts';
 import { noRule } from './step-directives.ts';
 import { StageState } from './stage-state.ts';
 import { expandTriggers } from './triggers.ts';
-import type { InterpretedStage, Operation, StageItem, Step } from './steps.ts';
-
-/** Where a planned stage's files come from. */
-export type PlannedBase =
-  | { readonly kind: 'stage'; readonly stage: PlannedStage }
-  | { readonly kind: 'image'; readonly image: BaseImage }
-  | { readonly kind: 'scratch' };
-
-export interface PlannedStep extends Step {
-  /** Undefined, as the definition is, when nothing is looked up and nothing stored. */
-  readonly key: CacheKey | undefined;
-  readonly definition: KeyDefinition | undefined;
-  /** Null for a layer that does not depend on what is below it. */
-  readonly parentKey: CacheKey | null | undefined;
-  readonly source: PlannedBase | undefined;
-  /** Of the files of the context that a copy's key counts, to tell whether they have changed when they are copied. */
-  readonly stamp: string | undefined;
-  /** What a copy without another source copies from: the build context, or a named one. */
-  readonly tree: CopyTree;
-  /** Of ADD, what it takes from elsewhere, as it is now. */
-  readonly remotes: readonly ResolvedRemote[];
-  /** Of the same files, what counts of each; see {@link TreeReading}. */
-  readonly files: TreeReading['files'];
-  /** Why it is not looked up, in words; undefined when it is. */
-  readonly uncached: string | undefined;
-  /** How old its result may be; undefined: as old as that of any step. */
-  readonly ttlSeconds: number | undefined;
-  /** The steps that are below it. */
-  readonly ground: StepGround;
-  /** How old it may be because of what it copies from. */
-  readonly sourceTtlSeconds: number;
-}
-
-/** A directory outside that is copied from, and how messages call it. */
-export interface CopyTree {
-  readonly tree: BuildContext;
-  readonly name: string;
-}
-
-export interface PlannedStage {
-  readonly index: number;
-  readonly label: string;
-  /** What its files are for. */
-  readonly platform: Platform;
-  readonly base: PlannedBase;
-  readonly interpreted: InterpretedStage;
-  readonly steps: readonly PlannedStep[];
-  readonly finalKey: CacheKey | undefined;
-  readonly origin: EntryOrigin;
-  /** What is below a step of a stage that is made from this one. */
-  readonly ground: StepGround;
-  /** The shortest time that a step of it, or of what it is made from, says its result may be used; Infinity for none. */
-  readonly ttlSeconds: number;
-}
-
-/** What is below a step: a step or base, and upon it copies with `--link`, which stand on nothing themselves. */
-interface StepGround {
-  readonly key: CacheKey | undefined;
-  readonly links: readonly CacheKey[];
-}
-
-/** What a build is told not to take from the cache, and what counts in no key. */
-export interface CacheRules {
-  readonly noCache: boolean;
-  /** Names of stages that are built anew. */
-  readonly noCacheStages: readonly string[];
-  readonly ignoredArguments: ReadonlySet<string>;
-}
-
-export const noCacheRules: CacheRules = { noCache: false, noCacheStages: [], ignoredArguments: new Set() };
+import type { InterpretedStage, StageItem, Step } from './steps.ts';
 
 export interface PlanOptions {
   readonly dockerfile: Dockerfile;
@@ -141,9 +82,12 @@ function imagesOf(stage: ResolvedStage, target: Platform): NamedImage[] {
   const images: NamedImage[] = [];
   if (stage.base.kind === 'image')
     images.push({ name: stage.base.name, platform: stage.platform, line: stage.stage.from.line });
-  for (const [instruction, origin] of stage.sources)
-    if (origin.kind === 'image')
-      images.push({ name: origin.name, platform: target, line: (instruction as { line: number }).line });
+  for (const instruction of stage.stage.instructions)
+    for (const { user } of sourceUsers(instruction)) {
+      const origin = stage.sources.get(user);
+      if (origin?.kind === 'image')
+        images.push({ name: origin.name, platform: target, line: instruction.line });
+    }
   return images;
 }
 
@@ -183,48 +127,50 @@ async function planStage(
   const steps: PlannedStep[] = [];
   let parentKey = options.keyed ? baseKey(options, base, stage.platform) : undefined;
   let ground = base.kind === 'stage' ? base.stage.ground : { key: parentKey, links: [] as CacheKey[] };
+  const locate: Locate = (from, line) => locateOrigin(options, options.platform, planned, from, line);
   for (const item of interpreted.items) {
     if (item.kind !== 'step') continue;
-    const { operation } = item.step;
-    const from = operation.kind === 'copy' ? operation.from : undefined;
-    const copied =
-      from === undefined
-        ? undefined
-        : await locateOrigin(options, options.platform, planned, from, item.step.line);
-    const source = copied?.kind === 'tree' ? undefined : copied;
-    const tree: CopyTree =
-      copied?.kind === 'tree' ? copied : { tree: options.context, name: 'the build context' };
-    const sourceKey = source === undefined ? undefined : baseKey(options, source, options.platform);
-    const reading =
-      parentKey === undefined || source !== undefined
-        ? undefined
-        : await readFrom(options.readings, tree, item.step, options.signal);
-    const remotes = await resolveRemotes(options, item.step);
-    const linked = parentKey !== undefined && isLinked(item.step);
+    const { step } = item;
+    const linked = parentKey !== undefined && isLinked(step);
     const own = linked ? null : parentKey;
+    const files = await planFiles(options, step, locate, { keyed: own !== undefined });
+    const remotes = await resolveRemotes(options, step);
+    const keyOf = (source: PlannedBase | undefined): CacheKey | undefined =>
+      source === undefined ? undefined : baseKey(options, source, options.platform);
     const definition =
       own === undefined
         ? undefined
-        : definitionOf(options, item.step, own, sourceKey, reading?.digest, remotes);
+        : definitionOf(step, {
+            parent: own,
+            clampTime: options.clampTime,
+            source: keyOf(files.source),
+            content: files.reading?.digest,
+            remotes,
+            mounts: files.mounts.map((mount) => contentOf(mount, keyOf(mount.source))),
+          });
     const key = definition === undefined ? undefined : stepKey(definition);
-    const { rule } = item.step;
-    const sourceTtlSeconds = source?.kind === 'stage' ? source.stage.ttlSeconds : Infinity;
-    ttlSeconds = Math.min(ttlSeconds, rule.ttlSeconds ?? Infinity, sourceTtlSeconds);
-    steps.push({
-      ...item.step,
+    const { rule } = step;
+    const planned = {
+      ...step,
       key,
       definition,
       parentKey: own,
-      source,
-      stamp: reading?.stamp,
-      tree,
+      source: files.source,
+      mounts: files.mounts,
+      stamp: files.reading?.stamp,
+      tree: files.tree,
       remotes,
-      files: reading?.files,
+      files: files.listed,
       uncached: rule.noCache ? '# kiln: no-cache' : uncachedStage,
       ttlSeconds: rule.ttlSeconds,
-      sourceTtlSeconds,
       ground,
-    });
+    };
+    const sourceTtlSeconds = Math.min(
+      Infinity,
+      ...sourceStagesOf(planned).map((source) => source.ttlSeconds),
+    );
+    ttlSeconds = Math.min(ttlSeconds, rule.ttlSeconds ?? Infinity, sourceTtlSeconds);
+    steps.push({ ...planned, sourceTtlSeconds });
     if (key !== undefined) ground = groundAbove(ground, linked, key);
     parentKey = linked ? keyAbove(parentKey, key) : key;
   }
@@ -256,30 +202,8 @@ function uncachedBecause(
   return named === undefined ? undefined : `--no-cache-filter ${named}`;
 }
 
-/** Keys of what is looked up, and how old each may be. @param maxAgeSeconds of steps that say nothing. */
-export function lookupsOf(
-  stages: readonly PlannedStage[],
-  maxAgeSeconds: number,
-): { readonly keys: CacheKey[]; readonly maxAgeSeconds: (key: CacheKey) => number } {
-  const ages = new Map<CacheKey, number>();
-  for (const { steps } of stages)
-    for (const { key, uncached, ttlSeconds = maxAgeSeconds, sourceTtlSeconds } of steps)
-      if (key !== undefined && uncached === undefined) {
-        // The same step in two stages may say two things.
-        const age = Math.min(ttlSeconds, sourceTtlSeconds, ages.get(key) ?? Infinity);
-        ages.set(key, age);
-      }
-  return { keys: [...ages.keys()], maxAgeSeconds: (key) => ages.get(key) ?? maxAgeSeconds };
-}
-
 function groundAbove(ground: StepGround, linked: boolean, key: CacheKey): StepGround {
   return linked ? { ...ground, links: [...ground.links, key] } : { key, links: [] };
-}
-
-/** What an entry says of where it was made. A key that stands on copies with `--link` does not name them, so they are named. */
-export function originOf({ origin }: PlannedStage, { ground }: PlannedStep): EntryOrigin {
-  const { key, links } = ground;
-  return links.length === 0 || key === undefined ? origin : { ...origin, ground: { key, links } };
 }
 
 function entryBase({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): EntryBase {
@@ -316,9 +240,6 @@ async function locateOrigin(
   if (found === undefined) throw new Error(`stage ${origin.index} is not planned yet`);
   return { kind: 'stage', stage: found };
 }
-
-/** A named context that is a directory, or a checked out repository. */
-type TreeBase = CopyTree & { readonly kind: 'tree' };
 
 /** A stage FROM a directory has its files as its first layer. */
 function treeStep(options: PlanOptions, resolved: ResolvedStage): StageItem {
@@ -360,100 +281,11 @@ function baseKey({ clampTime }: PlanOptions, base: PlannedBase, platform: Platfo
   return stepKey({ kind: 'base', chainID, platform, clampTime });
 }
 
-/** Whether a step's layer is made on nothing, so that it fits on anything. */
-export function isLinked({ operation }: Step): boolean {
-  return operation.kind === 'copy' && operation.link;
-}
-
 /** What stands for everything so far in the keys of the steps that follow one whose own key does not tell of it. */
 function keyAbove(below: CacheKey | undefined, key: CacheKey | undefined): CacheKey | undefined {
   return below === undefined || key === undefined
     ? undefined
     : stepKey({ kind: 'link', parent: below, layer: key });
-}
-
-function definitionOf(
-  { clampTime }: PlanOptions,
-  { operation }: Step,
-  parent: CacheKey | null,
-  source: CacheKey | undefined,
-  content: Digest | undefined,
-  remotes: readonly ResolvedRemote[],
-): KeyDefinition {
-  if (operation.kind === 'copy') {
-    if (source === undefined)
-      return copyContentDefinition(operation, parent, content ?? null, clampTime, remotes);
-    const { patterns, destination, chown = null } = operation;
-    const chmod = chmodText(operation);
-    return {
-      kind: 'copy-from',
-      parent,
-      source,
-      patterns,
-      destination,
-      chown,
-      chmod,
-      ...copyFlags(operation, clampTime),
-    };
-  }
-  if (parent === null) throw new Error('only copies are made on nothing');
-  if (operation.kind === 'run') {
-    const { argv, keyedEnv, user, workingDirectory } = operation;
-    return { kind: 'run', parent, argv, env: keyedEnv, user, workingDirectory };
-  }
-  return { kind: 'workdir', parent, path: operation.path, user: operation.user };
-}
-
-type CopyOperation = Extract<Operation, { kind: 'copy' }>;
-
-function chmodText({ chmod }: CopyOperation): string | null {
-  return typeof chmod === 'number' ? chmod.toString(8) : (chmod ?? null);
-}
-
-/** Copies without these flags have the keys that they would have if there were no such flags. */
-function copyFlags(
-  { parents, excludes, link }: CopyOperation,
-  clampTime: number | undefined,
-): { parents?: true; excludes?: readonly string[]; clampTime?: number } {
-  return {
-    ...(parents ? { parents } : {}),
-    ...(excludes.length === 0 ? {} : { excludes }),
-    // Other copies have it in the key of their base.
-    ...(link && clampTime !== undefined ? { clampTime } : {}),
-  };
-}
-
-/** What a copy's key is made of by the content of what it copies, wherever that is from. */
-export function copyContentDefinition(
-  operation: CopyOperation,
-  parent: CacheKey | null,
-  content: Digest | null,
-  clampTime: number | undefined,
-  remotes: readonly ResolvedRemote[] = [],
-): KeyDefinition {
-  return {
-    kind: 'copy',
-    parent,
-    destination: operation.destination,
-    chown: operation.chown ?? null,
-    chmod: chmodText(operation),
-    content,
-    files: operation.files,
-    unpackArchives: operation.unpackArchives,
-    keepOwners: operation.from !== undefined && operation.from.kind !== 'context',
-    ...copyFlags(operation, clampTime),
-    ...(remotes.length === 0
-      ? {}
-      : { remotes: remotes.map(({ identity }, at) => describeRemote(operation, identity, at)) }),
-  };
-}
-
-function describeRemote(
-  { remotes }: CopyOperation,
-  identity: ResolvedRemote['identity'],
-  at: number,
-): CanonicalValue {
-  return { ...identity, after: remotes[at]?.after ?? 0, unpack: remotes[at]?.unpack ?? false };
 }
 
 /** Asks for everything that a stage takes from elsewhere at once. Nothing is left running when something fails. */
@@ -466,27 +298,5 @@ async function resolveRemotes(options: PlanOptions, { operation, where }: Step):
   if (operation.kind !== 'copy') return [];
   return Promise.all(
     operation.remotes.map(({ source }) => options.remotes.resolve(source, where, options.signal)),
-  );
-}
-
-/** Reads what a copy takes from a directory outside; undefined for other steps, and when it takes nothing from there. */
-async function readFrom(
-  readings: TreeReadings,
-  { tree, name }: CopyTree,
-  { operation, where }: Step,
-  signal: AbortSignal | undefined,
-): Promise<TreeReading | undefined> {
-  if (operation.kind !== 'copy' || operation.patterns.length === 0) return undefined;
-  return readings.read(
-    {
-      root: tree.directory,
-      patterns: operation.patterns,
-      excludes: operation.excludes,
-      parents: operation.parents,
-      ignore: tree.ignore,
-      where,
-      treeName: name,
-    },
-    { owners: false, modes: typeof operation.chmod !== 'number', signal },
   );
 }

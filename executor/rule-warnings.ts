@@ -1,5 +1,5 @@
 import type { Progress } from '../src/support/index.ts';
-import type { CacheRules, PlannedStage } from './plan.ts';
+import type { CacheRules, PlannedStage } from './planned.ts';
 
 /** Warns of rules that do not do what they seem to. */
 export function warnOfRules(

@@ -1,54 +1,22 @@
 import { join } from 'node:path';
 import PQueue from 'p-queue';
-import type { Compression, Layer, LayerSource, UnpackedTree } from '../src/layer/index.ts';
-import type { KeyDefinition, LayerCache, LookupOptions, LookupResult } from '../src/layercache/index.ts';
+import type { Layer, LayerSource, UnpackedTree, Compression } from '../src/layer/index.ts';
+import type { KeyDefinition, LayerCache, LookupOptions } from '../src/layercache/index.ts';
 import type { ChainID, Digest } from '../src/oci/index.ts';
-import type { RegistryClient } from '../src/registry/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
-import type { Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
 import type { BlobOrigin, PlacedLayer } from './image.ts';
+import type { MountResources } from './mounts/index.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
 import { LayerDirectories } from './layer-directories.ts';
 import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
 import { newEntryOf } from './new-entry.ts';
-import type { PlannedBase, PlannedStage, PlannedStep } from './plan.ts';
+import { type PlannedBase, type PlannedStage, type PlannedStep, sourceStagesOf } from './planned.ts';
+import type { SessionParts } from './session-parts.ts';
 import type { StackedLayer, StageResult } from './stack.ts';
 import { StageBuilder } from './stage-builder.ts';
-
-/** What a build works with; one for every build. */
-export interface SessionParts {
-  readonly isolation: Isolation;
-  /** Where unpacked layers are looked for, in order; the last one is writable. */
-  readonly volumes: readonly Volume[];
-  readonly client: RegistryClient;
-  /** A directory of the build's own, removed after it. */
-  readonly scratch: string;
-  readonly cache: LayerCache | undefined;
-  readonly cachePush: boolean;
-  readonly cacheRunLayers: boolean;
-  readonly cacheCopyLayers: boolean;
-  /** How old results may be of steps that do not say it themselves. */
-  readonly maxAgeSeconds: number;
-  readonly lookups: ReadonlyMap<string, LookupResult>;
-  /** The targets and the stages below them, whose layers are the images'. */
-  readonly exported: ReadonlySet<PlannedStage>;
-  /** Stages that steps of other stages copy from. */
-  readonly sources: ReadonlySet<PlannedStage>;
-  readonly compression: Compression;
-  /** No time in a layer is later, in seconds since 1970. */
-  readonly clampTime: number | undefined;
-  readonly progress: Progress;
-  /** Aborts everything that still runs; with a reason when a part of the build failed. */
-  readonly controller: AbortController;
-  /** What is built; see {@link SourceOptions}. */
-  readonly subject: string;
-  /** All that are needed. */
-  readonly stages: readonly PlannedStage[];
-  readonly onFirstRun?: () => void;
-}
 
 /** Layers written at the same time: compression already uses all cores. */
 const writers = 2;
@@ -154,13 +122,14 @@ export class BuildSession implements AsyncDisposable {
       ? undefined
       : this.#parts.lookups.get(step.key);
 
-  /** Whether a copy's source runs anew in every build, so that its key does not tell what is copied. */
-  #isUnknown({ source }: PlannedStep): boolean {
-    if (source?.kind !== 'stage') return false;
-    return hasStep(
-      source.stage,
-      ({ operation, uncached }) =>
-        uncached !== undefined || (operation.kind === 'run' && !this.#parts.cacheRunLayers),
+  /** Whether what a step copies or mounts runs anew in every build, so that its key does not tell what that is. */
+  #isUnknown(step: PlannedStep): boolean {
+    return sourceStagesOf(step).some((source) =>
+      hasStep(
+        source,
+        ({ operation, uncached }) =>
+          uncached !== undefined || (operation.kind === 'run' && !this.#parts.cacheRunLayers),
+      ),
     );
   }
 
@@ -347,6 +316,15 @@ export class BuildSession implements AsyncDisposable {
     return origin !== undefined && this.#stored.has(placed.layer.digest)
       ? { ...placed, origins: [...placed.origins, origin] }
       : placed;
+  }
+
+  /** What mounts of RUN steps are made from. */
+  mountResources(): MountResources {
+    const { mountParts, volumes } = this.#parts;
+    const volume = volumes.at(-1);
+    if (mountParts === undefined || volume === undefined) throw new Error('no step was to have a mount');
+    const { isolation, scratch, progress, signal } = this;
+    return { ...mountParts, volume: volume.directory, isolation, scratch, progress, signal };
   }
 
   /** The process of a RUN step exists. */

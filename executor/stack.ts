@@ -2,7 +2,7 @@ import type { LookupHit } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { StepFiles } from './isolation/index.ts';
-import type { PlannedStep } from './plan.ts';
+import type { PlannedStep } from './planned.ts';
 
 /** One step's layer in a stage: known at once for a hit, written in the background or when asked for for a step that ran. */
 export interface StackedLayer {

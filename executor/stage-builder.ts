@@ -1,23 +1,20 @@
 import { fileLayer } from '../src/layer/index.ts';
-import type { LookupResult } from '../src/layercache/index.ts';
+import { type LookupResult, stepKey } from '../src/layercache/index.ts';
 import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
-import type { CopyRequest, FetchedSource, SourceQuery } from './context/index.ts';
 import { fittingHit, wantedSources } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
-import type { CopySource, LayerStack, Rootfs, RunStep } from './isolation/index.ts';
+import type { LayerStack, Rootfs } from './isolation/index.ts';
 import {
-  copyContentDefinition,
   isLinked,
   type PlannedBase,
   type PlannedStage,
   type PlannedStep,
-} from './plan.ts';
+  sourcesOf,
+  sourceStagesOf,
+} from './planned.ts';
 import type { BuildSession } from './session.ts';
 import { chainOf, type Reused, reusedOf, type StackedLayer, type StageResult } from './stack.ts';
-import type { Operation } from './steps.ts';
-import { stepKey } from '../src/layercache/index.ts';
-
-type CopyOperation = Extract<Operation, { kind: 'copy' }>;
+import { contentDefinition, executeStep, type StepStage } from './step-work.ts';
 
 /** Builds one stage: reuses what hits on exactly this rootfs, runs the rest, hands every new layer to the cache. */
 export class StageBuilder {
@@ -28,6 +25,11 @@ export class StageBuilder {
   /** Why a step is not taken from the cache, when that shows at once. */
   readonly #outcomes = new Map<PlannedStep, string>();
   #rootfs: Rootfs | undefined;
+  readonly #access: StepStage = {
+    openRootfs: (step) => this.#openRootfs(step),
+    layersOf: (source) => this.#sourceLayers(source),
+    chainOf: async (source) => chainOf(await this.#session.stackOf(source)),
+  };
 
   constructor(session: BuildSession, stage: PlannedStage) {
     this.#session = session;
@@ -51,7 +53,7 @@ export class StageBuilder {
   }
 
   /**
-   * Starts the stages that steps copy from which are not taken from the cache for certain, so that they run beside this
+   * Starts the stages that steps copy from or mount which are not taken from the cache for certain, so that they run beside this
    * one, and so that every stage that is built is known before anything is taken from the cache.
    */
   #startSources(): void {
@@ -77,12 +79,11 @@ export class StageBuilder {
     try {
       const reused = await this.#reuseByKey(step);
       if (reused !== undefined) return this.#cached(step, reused, seconds());
-      const byContent =
-        step.operation.kind === 'copy' ? await this.#reuseByContent(step, step.operation) : undefined;
+      const byContent = await this.#reuseByContent(step);
       if (byContent !== undefined) return this.#cached(step, byContent, seconds());
       // What is made on nothing has a root file system of its own, and what comes after it one with its layer.
       if (isLinked(step)) await this.#leave();
-      await this.#execute(step);
+      await executeStep(this.#session, step, this.#access);
       const layer = await this.#seal(step);
       if (isLinked(step)) await this.#leave();
       const detail = this.#outcomes.get(step) ?? (await this.#session.reasonOf(step));
@@ -101,18 +102,15 @@ export class StageBuilder {
     }
   }
 
-  /** What the cache has under a step's key, unless that is a copy from another build of a stage that this one built too. */
+  /** What the cache has under a step's key, unless it was made with another build of a stage that this one built too. */
   async #reuseByKey(step: PlannedStep): Promise<Reused | undefined> {
     const result = this.#session.resultFor(step);
-    const { source } = step;
-    if (
-      result?.outcome === 'hit' &&
-      source?.kind === 'stage' &&
-      (await this.#session.isMadeHere(source.stage))
-    ) {
-      this.tellLookup(step, 'other-rootfs', 'its source was built anew');
-      return undefined;
-    }
+    if (result?.outcome === 'hit')
+      for (const source of sourceStagesOf(step))
+        if (await this.#session.isMadeHere(source)) {
+          this.tellLookup(step, 'other-rootfs', 'its source was built anew');
+          return undefined;
+        }
     return this.#reuse(step, result);
   }
 
@@ -170,28 +168,19 @@ export class StageBuilder {
     return { placed: Promise.resolve(placed), files: undefined, created, lineage };
   }
 
-  /** A copy from a stage may have been made from another build of it that gave the same files. */
-  async #reuseByContent(step: PlannedStep, operation: CopyOperation): Promise<Reused | undefined> {
+  /** A step may have been given the same files by another build of a stage that it copies from or mounts. */
+  async #reuseByContent(step: PlannedStep): Promise<Reused | undefined> {
     const { cache } = this.#session;
     if (
       cache === undefined ||
-      step.parentKey === undefined ||
-      step.source === undefined ||
       step.key === undefined ||
       step.uncached !== undefined ||
-      !this.#session.isCacheable(step)
+      !this.#session.isCacheable(step) ||
+      sourcesOf(step).length === 0
     )
       return undefined;
-    const layers = await this.#sourceLayers(step.source);
-    const query = this.#query(step, operation, '/');
-    const content = await this.#session.isolation.digestSources(
-      layers,
-      query,
-      { modes: typeof operation.chmod !== 'number' },
-      this.#session.scratch,
-      this.#session.signal,
-    );
-    const definition = copyContentDefinition(operation, step.parentKey, content, this.#session.clampTime);
+    const definition = await contentDefinition(this.#session, step, this.#access);
+    if (definition === undefined) return undefined;
     this.#session.contentDefinitions.set(step, definition);
     const key = stepKey(definition);
     const results = await cache.lookup([key], this.#session.lookupOptionsOf(step));
@@ -211,93 +200,12 @@ export class StageBuilder {
     return reused;
   }
 
-  async #execute(step: PlannedStep): Promise<void> {
-    const { operation } = step;
-    const { signal } = this.#session;
-    if (operation.kind === 'copy') return this.#copy(step, operation);
-    const rootfs = await this.#openRootfs(step);
-    if (operation.kind === 'workdir')
-      return rootfs.makeDirectory(operation.path, operation.user, step.where, signal);
-    return this.#run(rootfs, step, { ...operation, where: step.where });
-  }
-
-  async #run(rootfs: Rootfs, step: PlannedStep, run: RunStep): Promise<void> {
-    const { progress, signal } = this.#session;
-    const result = await rootfs.run(run, {
-      onOutput: (stream, data) => progress.emit({ type: 'output', step: step.id, stream, data }),
-      onStarted: () => this.#session.runStarted(),
-      signal,
-    });
-    if (result.exitCode === 0 && result.signal === null) return;
-    const how =
-      result.signal === null ? `ended with exit code ${result.exitCode}` : `was ended by ${result.signal}`;
-    throw new BuildError(`the command ${how}: ${step.text}`, {
-      code: 'E_RUN_FAILED',
-      where: step.where,
-      remedy:
-        result.signal === 'SIGKILL'
-          ? 'It may have run out of memory.'
-          : (result.hint ?? 'Its output above says why.'),
-    });
-  }
-
-  async #copy(step: PlannedStep, operation: CopyOperation): Promise<void> {
-    let source: CopySource = { kind: 'directory' };
-    if (step.source !== undefined) source = { kind: 'layers', layers: await this.#sourceLayers(step.source) };
-    const request: CopyRequest = {
-      query:
-        operation.patterns.length === 0 ? undefined : this.#query(step, operation, step.tree.tree.directory),
-      fetched: await this.#fetch(step, operation),
-      excludes: operation.excludes,
-      files: operation.files,
-      destination: operation.destination,
-      chown: operation.chown,
-      chmod: operation.chmod,
-      keepOwners: step.source !== undefined,
-      unpackArchives: operation.unpackArchives,
-      where: step.where,
-    };
-    const rootfs = await this.#openRootfs(step);
-    const stamp = await rootfs.copy(source, request, this.#session.signal);
-    if (step.stamp !== undefined && step.stamp !== stamp) this.#session.doNotStore(step);
-  }
-
-  /** Brings here what ADD takes from elsewhere. */
-  #fetch(step: PlannedStep, { remotes }: CopyOperation): Promise<FetchedSource[]> {
-    return Promise.all(
-      step.remotes.map(async (remote, at): Promise<FetchedSource> => {
-        const { source, after = 0, unpack = false } = remotes[at] ?? {};
-        const path = await remote.fetch();
-        return { path, name: source?.kind === 'http' ? source.name : undefined, after, unpack };
-      }),
-    );
-  }
-
   /** What another stage or an image has. Where stages share one root, this one lets others have it while it waits. */
   async #sourceLayers(source: PlannedBase): Promise<LayerStack> {
     const { isolation } = this.#session;
     if (isolation.isExclusive && source.kind === 'stage' && !this.#session.isBuilt(source.stage))
       await this.#leave();
     return this.#session.layersOf(await this.#session.stackOf(source));
-  }
-
-  #query(step: PlannedStep, operation: CopyOperation, root: string): SourceQuery {
-    const { source } = step;
-    const treeName =
-      source === undefined
-        ? step.tree.name
-        : source.kind === 'stage'
-          ? `stage ${source.stage.label}`
-          : 'the image';
-    return {
-      root,
-      patterns: operation.patterns,
-      excludes: operation.excludes,
-      parents: operation.parents,
-      ignore: source === undefined ? step.tree.tree.ignore : [],
-      where: step.where,
-      treeName,
-    };
   }
 
   async #openRootfs(step: PlannedStep): Promise<Rootfs> {

@@ -1,6 +1,6 @@
 import type { HistoryEntry } from '../src/oci/index.ts';
 import type { StageState } from './stage-state.ts';
-import type { Origin } from '../src/dockerfile/index.ts';
+import type { Origin, SharingMode } from '../src/dockerfile/index.ts';
 import type { RemoteSource } from './remote/index.ts';
 
 /** A step that may make a layer, everything about it resolved but the files. */
@@ -16,6 +16,10 @@ export type Operation =
       readonly argumentNames: ReadonlySet<string>;
       readonly user: string;
       readonly workingDirectory: string;
+      readonly mounts: readonly MountOperation[];
+      /** A here-document that is run as a program, through a file that only this step sees. */
+      readonly script: { readonly name: string; readonly content: string } | undefined;
+      readonly network: 'default' | 'none';
     }
   | {
       readonly kind: 'copy';
@@ -35,6 +39,50 @@ export type Operation =
       readonly excludes: readonly string[];
     }
   | { readonly kind: 'workdir'; readonly path: string; readonly user: string };
+
+/** The owner and the permission bits of what a mount makes; undefined: what it has by default. */
+export interface MountOwner {
+  readonly mode: number | undefined;
+  readonly uid: number | undefined;
+  readonly gid: number | undefined;
+}
+
+/** A `--mount` of a RUN. Targets are absolute, `source` is a path in what it is from, beginning with a slash. */
+export type MountOperation =
+  | {
+      readonly type: 'bind';
+      readonly target: string;
+      /** Undefined: the build context. */
+      readonly from: Origin | undefined;
+      readonly source: string;
+      readonly readOnly: boolean;
+    }
+  | ({
+      readonly type: 'cache';
+      readonly target: string;
+      readonly id: string;
+      readonly sharing: SharingMode;
+      /** What a new cache begins with; undefined: nothing. */
+      readonly from: Origin | undefined;
+      readonly source: string;
+      readonly readOnly: boolean;
+    } & MountOwner)
+  | { readonly type: 'tmpfs'; readonly target: string; readonly size: number | undefined }
+  | ({
+      readonly type: 'secret';
+      readonly id: string;
+      /** Undefined: there is no file. */
+      readonly target: string | undefined;
+      /** Undefined: there is no variable. */
+      readonly env: string | undefined;
+      readonly required: boolean;
+    } & MountOwner)
+  | ({
+      readonly type: 'ssh';
+      readonly id: string;
+      readonly target: string;
+      readonly required: boolean;
+    } & MountOwner);
 
 /** A source of ADD from elsewhere. */
 export interface PlacedRemote {

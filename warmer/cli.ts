@@ -30,14 +30,14 @@ import {
   UsageError,
   version,
 } from '../src/support/index.ts';
-import { notWarm, Volume } from '../src/volume/index.ts';
+import { listCacheMounts, notWarm, Volume } from '../src/volume/index.ts';
 import { housekeepingCommands } from './housekeeping.ts';
 import { openForReading } from './open-volume.ts';
 import { warmerFlags } from './kaniko-flags.ts';
 import { collectRequests } from './requests.ts';
 import { daemonCommand } from './daemon/command.ts';
 import { remoteCommand } from './remote/command.ts';
-import { imageDetails, imageTable, usageTable } from './tables.ts';
+import { cacheMountTable, imageDetails, imageTable, usageTable } from './tables.ts';
 import { cacheDirFlag, volumeDirectory, type VolumeFlags } from './volume-flags.ts';
 import { warmImages, type WarmResult } from './warm.ts';
 
@@ -98,6 +98,7 @@ export function warmerProgram(signal: AbortSignal, onExitCode: (code: number) =>
     addFlags(program.command(name).description(description), [cacheDirFlag(), outputFlag(), ...logFlags()]);
   list('ls', 'list the images on the volume').action(listImages);
   list('du', 'show what the volume holds and how much space it takes').action(showUsage);
+  list('mounts', 'list the caches that RUN steps keep on the volume').action(listMounts);
   list('inspect', 'show an image on the volume with its layers')
     .argument('<image>', 'the reference of the image')
     .action(inspectImage);
@@ -180,6 +181,15 @@ async function listImages(flags: ListFlags): Promise<void> {
   const images = await volume.images();
   if (flags.output === 'json') writeJson(images);
   else process.stdout.write(imageTable(images));
+}
+
+async function listMounts(flags: ListFlags): Promise<void> {
+  const progress = new Progress();
+  using _reporter = reportTo(progress, flags);
+  await using volume = await openForReading(flags, progress);
+  const mounts = await listCacheMounts(volume.directory);
+  if (flags.output === 'json') writeJson(mounts);
+  else process.stdout.write(cacheMountTable(mounts));
 }
 
 async function showUsage(flags: ListFlags): Promise<void> {

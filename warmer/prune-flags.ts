@@ -47,7 +47,10 @@ export function prunePolicyFlags(): Option[] {
     space('--reserved-space', 'what the volume may take in any case; alone: prune down to this'),
     space('--high-water-mark', 'prune only when this much of the disk is used'),
     space('--low-water-mark', 'and then until no more than this is (default: the high mark)'),
-    listFlag('--filter <condition>', 'until=24h, type=image, inuse=false, pinned=false, repo~=regex'),
+    listFlag(
+      '--filter <condition>',
+      'until=24h, type=image, inuse=false, pinned=false, repo~=regex, id=name',
+    ),
     booleanFlag('--unpacked-only', 'take unpacked layers and leave the images packed', false),
     booleanFlag('-a, --all', 'take everything that is neither pinned nor in use', false),
     duration('--min-age', 'leave what was pulled or used less than this ago'),
@@ -108,9 +111,9 @@ function parseFilter(text: string): { readonly until?: number; readonly filter?:
   const match = /^([a-z]+)(=|!=|~=)(.*)$/s.exec(text);
   const [, key = '', operator = '', value = ''] = match ?? [];
   if (key === 'until' && operator === '=') return { until: parseSeconds(value) };
-  if (key === 'type' || key === 'inuse' || key === 'pinned' || key === 'repo')
+  if (key === 'type' || key === 'inuse' || key === 'pinned' || key === 'repo' || key === 'id')
     return { filter: { key, operator: operator as PruneFilter['operator'], value } };
   throw new UsageError(`--filter ${text} is no condition`, {
-    remedy: 'Write until=24h, or one of type, inuse, pinned, repo with =, != or ~= and a value.',
+    remedy: 'Write until=24h, or one of type, inuse, pinned, repo, id with =, != or ~= and a value.',
   });
 }

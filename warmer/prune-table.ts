@@ -1,7 +1,7 @@
-import { formatAge, formatBytes, formatTable } from '../src/support/index.ts';
+import { formatAge, formatBytes, formatTable, printable } from '../src/support/index.ts';
 import type { PruneItem, Skipped } from '../src/volume/index.ts';
 
-/** What goes: images by name, the rest summed up unless `verbose`. Empty when nothing does. */
+/** What goes: images and cache mounts by name, the rest summed up unless `verbose`. Empty when nothing does. */
 export function pruneTable(items: readonly PruneItem[], { verbose }: { readonly verbose: boolean }): string {
   if (items.length === 0) return '';
   if (verbose)
@@ -10,7 +10,7 @@ export function pruneTable(items: readonly PruneItem[], { verbose }: { readonly 
       items.map((item) => [item.kind, nameOf(item), digestOf(item), ageOf(item), formatBytes(item.bytes)]),
     );
   const rows = items
-    .filter((item) => item.kind === 'image')
+    .filter((item) => item.kind === 'image' || item.kind === 'cache-mount')
     .map((item) => [nameOf(item), ageOf(item), formatBytes(item.bytes)]);
   for (const [kind, name] of [
     ['layer', 'unpacked layers of no image'],
@@ -36,10 +36,12 @@ export function skippedLine({ in_use, pinned, too_young }: Skipped): string {
 
 function nameOf(item: PruneItem): string {
   if (item.kind === 'image') return `${item.reference} (${item.platform})`;
+  if (item.kind === 'cache-mount') return `cache mount ${printable(item.id)}`;
   return '-';
 }
 
 function digestOf(item: PruneItem): string {
+  if (item.kind === 'cache-mount') return item.name;
   return item.kind === 'layer' ? item.diffID : item.digest;
 }
 

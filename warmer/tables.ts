@@ -1,5 +1,11 @@
-import { formatAge, formatBytes, formatTable } from '../src/support/index.ts';
-import type { FileCount, StoredImageDetails, StoredImageSummary, VolumeUsage } from '../src/volume/index.ts';
+import { formatAge, formatBytes, formatTable, printable } from '../src/support/index.ts';
+import type {
+  CacheMount,
+  FileCount,
+  StoredImageDetails,
+  StoredImageSummary,
+  VolumeUsage,
+} from '../src/volume/index.ts';
 
 /** `warmer ls`. */
 export function imageTable(images: readonly StoredImageSummary[]): string {
@@ -19,6 +25,19 @@ export function imageTable(images: readonly StoredImageSummary[]): string {
 function stateOf(image: StoredImageSummary): string {
   const state = !image.complete ? 'incomplete' : image.unpacked ? 'warm' : 'packed';
   return image.pinned ? `${state}, pinned` : state;
+}
+
+/** `warmer mounts`. */
+export function cacheMountTable(mounts: readonly CacheMount[]): string {
+  const rows = mounts.map(({ id, name, files, bytes, createdAt, lastUsedAt }) => [
+    id === '' ? '(damaged)' : printable(id),
+    name.slice(0, 12),
+    String(files),
+    formatBytes(bytes),
+    formatAge(createdAt),
+    formatAge(lastUsedAt),
+  ]);
+  return formatTable(['ID', 'NAME', 'FILES', 'SIZE', 'CREATED', 'USED'], rows);
 }
 
 /** `warmer du`. */
@@ -44,6 +63,7 @@ export function usageTable(usage: VolumeUsage): string {
 }
 
 function nameOfOther(name: string): string {
+  if (name === 'cache-mounts') return 'caches of RUN steps (cache-mounts)';
   if (name === 'images') return 'built images (images)';
   return name === 'layer-cache' ? 'layer cache (layer-cache)' : name;
 }

@@ -2,7 +2,7 @@ import { digestHex, formatPlatform, formatReference, type Reference } from '../.
 import { hideCredentials, version } from '../../src/support/index.ts';
 import type { BaseImage } from '../bases.ts';
 import type { BuiltImage } from '../image.ts';
-import type { PlannedBase, PlannedStage, PlannedStep } from '../plan.ts';
+import { type PlannedBase, type PlannedStage, type PlannedStep, sourcesOf } from '../planned.ts';
 import type { StackedLayer } from '../stack.ts';
 import { hideInText, hideSecrets } from './redaction.ts';
 
@@ -113,7 +113,7 @@ function origin(
   };
 }
 
-/** Images that stages start or copy from, and files and repositories that ADD took, each once. */
+/** Images that stages start or copy from, or that steps mount, and files and repositories that ADD took, each once. */
 function dependencies(stages: readonly PlannedStage[]): object[] {
   const found = new Map<string, object>();
   const addImage = (base: PlannedBase | undefined): void => {
@@ -125,7 +125,7 @@ function dependencies(stages: readonly PlannedStage[]): object[] {
   for (const { base, steps } of stages) {
     addImage(base);
     for (const step of steps) {
-      addImage(step.source);
+      for (const source of sourcesOf(step)) addImage(source);
       for (const dependency of remotes(step)) found.set(JSON.stringify(dependency), dependency);
     }
   }

@@ -34,7 +34,7 @@ import { cacheFlags, type CacheFlags, cacheOptions } from '../cache-flags.ts';
 import { dockerfileName, openContext, readDockerfile, TreeReadings } from '../context/index.ts';
 import { NamedContexts } from '../named-contexts.ts';
 import type { CacheOptions, SourceOptions } from '../options.ts';
-import type { PlannedStage } from '../plan.ts';
+import type { PlannedStage } from '../planned.ts';
 import { planPlatforms } from '../platforms/index.ts';
 import { GitTrees, HttpFiles, RemoteSources } from '../remote/index.ts';
 import { warnOfRules } from '../rule-warnings.ts';

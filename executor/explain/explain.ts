@@ -10,7 +10,7 @@ import {
 import type { RegistryClient } from '../../src/registry/index.ts';
 import { type Progress, systemErrorCode } from '../../src/support/index.ts';
 import type { CacheOptions } from '../options.ts';
-import { lookupsOf, type PlannedStage, type PlannedStep } from '../plan.ts';
+import { lookupsOf, type PlannedStage, type PlannedStep } from '../planned.ts';
 import { explainPlan, type StageExplanation } from './explanation.ts';
 import { nameFiles, type StoredEntry } from './file-reasons.ts';
 

@@ -11,7 +11,7 @@ import {
 import { type ChainID, extendChain, formatReference } from '../../src/oci/index.ts';
 import type { LookupOutcome } from '../../src/support/index.ts';
 import { fittingHit } from '../forecast.ts';
-import { isLinked, originOf, type PlannedStage, type PlannedStep } from '../plan.ts';
+import { isLinked, originOf, type PlannedStage, type PlannedStep } from '../planned.ts';
 
 /**
  * What a step's lookup came to. `found`: there is an entry, which is used if what runs below it comes out as it did;
@@ -133,7 +133,11 @@ class StageExplainer<Stored extends StoredStep> {
     if (nearest === undefined) return say('nothing like it is in the cache: the instruction is new');
     if (nearest.key === keyed.key)
       return say('the last build looked for it too: its result was never stored, or was pruned');
-    const words = { argumentNames: argumentNames(step), sourceName: sourceName(step) };
+    const words = {
+      argumentNames: argumentNames(step),
+      sourceName: sourceName(step.source),
+      mountSources: mountSources(step),
+    };
     const found = differences(keyed, nearest, words).map((difference) =>
       difference.field === 'parent' ? { ...difference, words: this.#parentWords() } : difference,
     );
@@ -167,7 +171,16 @@ function argumentNames({ operation }: PlannedStep): ReadonlySet<string> {
   return operation.kind === 'run' ? operation.argumentNames : new Set();
 }
 
-function sourceName({ source }: PlannedStep): string | undefined {
+function mountSources({ mounts }: PlannedStep): ReadonlyMap<string, string> {
+  return new Map(
+    mounts.flatMap(({ mount: { target }, source }) => {
+      const name = sourceName(source);
+      return target === undefined || name === undefined ? [] : [[target, name] as const];
+    }),
+  );
+}
+
+function sourceName(source: PlannedStep['source']): string | undefined {
   if (source?.kind === 'stage') return `stage ${source.stage.label}`;
   return source?.kind === 'image' ? `the content of ${formatReference(source.image.reference)}` : undefined;
 }

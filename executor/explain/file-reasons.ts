@@ -42,8 +42,12 @@ export async function nameFiles(
       return `${what} ${change === 'changed' ? 'changed' : change === 'added' ? `${verb} new` : `${verb} gone`}`;
     });
     if (changes.length > named) words.push(`${changes.length - named} more files changed`);
+    // A copy needs no word of its own beside its files; of a mount it says which one.
+    const mounted = step.operation.kind === 'run' ? [content] : [];
     const files: Difference[] = words.map((text) => ({ field: 'content', words: text }));
-    const all = differences.flatMap((difference) => (difference === content ? files : [difference]));
+    const all = differences.flatMap((difference) =>
+      difference === content ? [...mounted, ...files] : [difference],
+    );
     return { ...explanation, differences: all, reasons: all.map(({ words: text }) => text) };
   } catch (error) {
     if (isAbortError(error)) throw error;

@@ -1,5 +1,5 @@
 import type { CopyRequest, SourceQuery } from '../context/index.ts';
-import type { RunStep } from './types.ts';
+import type { RunStep, StepFileOwner } from './types.ts';
 
 /** Where a worker mounts what it works on; all of it in its own mount namespace. */
 export interface OverlaySpace {
@@ -14,8 +14,38 @@ export interface OverlaySpace {
 export type MountedSource =
   { readonly kind: 'directory' } | { readonly kind: 'layers'; readonly layers: readonly string[] };
 
+/** Something that a step alone sees. */
+export type WorkerMount = { readonly target: string } & (
+  | {
+      readonly kind: 'tree';
+      /** Of the links to its layers, nearest first, and the directories to mount them at: `m0-` for `m0-0`, `m0-merged`. */
+      readonly prefix: string;
+      readonly layerCount: number;
+      readonly path: string;
+      readonly treeName: string;
+      readonly readOnly: boolean;
+    }
+  | { readonly kind: 'cache'; readonly directory: string; readonly readOnly: boolean }
+  | { readonly kind: 'tmpfs'; readonly size: number | undefined }
+  | ({ readonly kind: 'file'; readonly content: Uint8Array } & StepFileOwner)
+  | { readonly kind: 'socket'; readonly path: string }
+);
+
 export type WorkerTask =
-  | { readonly kind: 'run'; readonly space: OverlaySpace; readonly step: RunStep }
+  | {
+      readonly kind: 'run';
+      readonly space: OverlaySpace;
+      readonly step: RunStep;
+      readonly mounts: readonly WorkerMount[];
+    }
+  /** Copies to a directory outside. Answers with {@link Gathered}. */
+  | {
+      readonly kind: 'gather';
+      readonly space: OverlaySpace;
+      readonly source: MountedSource;
+      readonly request: CopyRequest;
+      readonly directory: string;
+    }
   | {
       readonly kind: 'copy';
       readonly space: OverlaySpace;

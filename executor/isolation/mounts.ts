@@ -68,12 +68,31 @@ export function mountOverlay(
 
 /** Mounts a stack of layers (lowest first) read-only at `source`. The links `s0`… have been made beside it. */
 export function mountSource(space: OverlaySpace, count: number): string {
-  changeDirectory(space.directory);
+  return mountLayers(space, { prefix: 's', count, at: 'source' });
+}
+
+/**
+ * Mounts a stack of layers read-only at a directory of the space, in which links to them have been made. With `writable`
+ * what is written goes to `upper` and `work` with that prefix.
+ */
+export function mountLayers(
+  { directory }: OverlaySpace,
+  stack: {
+    readonly prefix: string;
+    readonly count: number;
+    readonly at: string;
+    readonly writable?: boolean;
+  },
+): string {
+  const { prefix, count, at, writable = false } = stack;
+  changeDirectory(directory);
   // Always an overlay, of which one layer is not enough: bound alone, a layer would show its marks of deleted files.
-  const names = `${linkNames(count, 's')}${count === 1 ? ':empty' : ''}`;
+  const names = `${linkNames(count, prefix)}${count === 1 ? ':empty' : ''}`;
   const how = inUserNamespace() ? ',userxattr' : '';
-  mount('overlay', 'source', 'overlay', mountFlags.readOnly, `lowerdir=${names}${how}`);
-  return join(space.directory, 'source');
+  const upper = writable ? `,upperdir=${prefix}upper,workdir=${prefix}work` : '';
+  const flags = mountFlags.noDev | (writable ? 0 : mountFlags.readOnly);
+  mount('overlay', at, 'overlay', flags, `lowerdir=${names}${upper}${how}`);
+  return join(directory, at);
 }
 
 function linkNames(count: number, prefix = ''): string {
@@ -132,7 +151,7 @@ export function removeMountPoints(upper: string, made: readonly string[]): void 
 }
 
 /** Changes what is in a directory without changing its times, by which a layer would count it as changed. */
-function keepingTimes(directory: string, change: () => void): void {
+export function keepingTimes(directory: string, change: () => void): void {
   const { atimeNs, mtimeNs } = lstatSync(directory, { bigint: true });
   change();
   setTimes(directory, atimeNs, mtimeNs);

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm, stat, symlink, writeFile, chmod, chown } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeMergeable, writeLayer } from '../../src/layer/index.ts';
 import type { Digest } from '../../src/oci/index.ts';
@@ -11,22 +11,26 @@ import {
   randomName,
   systemErrorCode,
 } from '../../src/support/index.ts';
-import type { CopyRequest, SourceQuery } from '../context/index.ts';
+import type { CopyRequest, Gathered, SourceQuery } from '../context/index.ts';
 import { fileCapabilities, requireCapabilities } from './capabilities.ts';
-import type { MountedSource, OverlaySpace, WorkerTask } from './messages.ts';
+import type { OverlaySpace, WorkerTask } from './messages.ts';
 import { mayMount, mountRefused } from './mount-rights.ts';
 import { removeMountPoints } from './mounts.ts';
+import type { GatheredTree, PreparedMounts } from './prepare-mounts.ts';
+import { linkSource, makeSpace, mountedSource } from './overlay-space.ts';
 import { passOn, performTask, type TaskHooks, WorkerPool } from './task-worker.ts';
 import type {
   CopySource,
   Isolation,
   LayerStack,
+  MountedRunResult,
   Rootfs,
   RootfsOptions,
   RunOptions,
   RunResult,
   RunStep,
   SealedStep,
+  StepMount,
 } from './types.ts';
 
 /**
@@ -37,6 +41,9 @@ export class OverlayIsolation implements Isolation {
   readonly name = 'overlay';
   readonly isExclusive = false;
   readonly #workers = new WorkerPool(import.meta.url, 'rootfs-worker');
+
+  /** Trees for mounts, by what they are of. They lie in the scratch space, and go with it. */
+  readonly #gathered = new Map<string, Promise<GatheredTree>>();
 
   /** Whether something was mounted, so that no later failure comes from rights that are missing. */
   #hasMounted = false;
@@ -84,6 +91,47 @@ export class OverlayIsolation implements Isolation {
     }
   }
 
+  async gather(
+    source: CopySource,
+    request: CopyRequest,
+    directory: string,
+    scratch: string,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    await this.#gather(source, request, directory, scratch, signal);
+  }
+
+  async #gather(
+    source: CopySource,
+    request: CopyRequest,
+    directory: string,
+    scratch: string,
+    signal?: AbortSignal,
+  ): Promise<Gathered> {
+    const space = await makeSpace(scratch, []);
+    try {
+      const mounted = await mountedSource(space, source);
+      const task = { kind: 'gather', space, source: mounted, request, directory } as const;
+      return (await this.perform(task, { signal })).result as Gathered;
+    } finally {
+      await rm(space.directory, { recursive: true, force: true });
+    }
+  }
+
+  /** What of a directory outside steps have mounted, copied once: as it was then, and as an image would have it. */
+  gathered(request: CopyRequest, scratch: string, signal?: AbortSignal): Promise<GatheredTree> {
+    const key = JSON.stringify(request.query);
+    const known = this.#gathered.get(key);
+    if (known !== undefined) return known;
+    const directory = join(scratch, randomName('mounted-'));
+    const tree = mkdir(directory, { mode: 0o755 }).then(async () => ({
+      ...(await this.#gather({ kind: 'directory' }, request, directory, scratch, signal)),
+      directory,
+    }));
+    this.#gathered.set(key, tree);
+    return tree;
+  }
+
   /** Has a worker do one task; aborting ends the worker and all its processes. */
   async perform(
     task: WorkerTask,
@@ -124,11 +172,12 @@ class OverlayRootfs implements Rootfs {
     this.#options = options;
   }
 
-  async run(step: RunStep, options: RunOptions): Promise<RunResult> {
+  async run(step: RunStep, mounts: readonly StepMount[], options: RunOptions): Promise<MountedRunResult> {
     const space = await this.#open();
+    await using prepared = await this.#guard(() => this.#prepare(space, step, mounts, options.signal));
     const { result, mountPoints } = await this.#guard(() =>
       this.#isolation.perform(
-        { kind: 'run', space, step },
+        { kind: 'run', space, step, mounts: prepared.mounts },
         {
           signal: options.signal,
           onMessage: (message, worker) => passOn(message, worker, options),
@@ -136,7 +185,24 @@ class OverlayRootfs implements Rootfs {
       ),
     );
     for (const path of mountPoints) this.#mountPoints.add(path);
-    return result as RunResult;
+    return { ...(result as RunResult), stamps: prepared.stamps };
+  }
+
+  async #prepare(
+    space: OverlaySpace,
+    step: RunStep,
+    mounts: readonly StepMount[],
+    signal: AbortSignal | undefined,
+  ): Promise<PreparedMounts> {
+    if (mounts.length === 0)
+      return { mounts: [], stamps: [], [Symbol.asyncDispose]: () => Promise.resolve() };
+    // Most steps have no mounts of their own.
+    const { prepareMounts } = await import('./prepare-mounts.ts');
+    return prepareMounts(mounts, {
+      space,
+      where: step.where,
+      gather: (request) => this.#isolation.gathered(request, this.#options.scratch, signal),
+    });
   }
 
   async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string> {
@@ -196,65 +262,4 @@ class OverlayRootfs implements Rootfs {
       throw new BuildError(`the step failed: ${messageOf(error)}`, { code: 'E_STEP_FAILED', cause: error });
     }
   }
-}
-
-/** Makes the directories of one layer's work; `lowers` nearest first. */
-async function makeSpace(scratch: string, lowers: readonly string[]): Promise<OverlaySpace> {
-  const directory = join(scratch, randomName('step-'));
-  for (const name of ['upper', 'work', 'merged', 'source', 'empty'])
-    await mkdir(join(directory, name), { recursive: true });
-  const nearest = lowers[0];
-  if (nearest !== undefined) {
-    // The merged root shows the upper directory's own attributes.
-    const { mode, uid, gid } = await stat(nearest);
-    await chown(join(directory, 'upper'), uid, gid);
-    await chmod(join(directory, 'upper'), mode & 0o7777);
-  } else await chmod(join(directory, 'upper'), 0o755);
-  const targets = lowers.length === 0 ? ['empty'] : lowers;
-  await makeStubs(join(directory, 'stubs'));
-  await Promise.all(
-    [...targets, 'stubs'].map((target, index) => symlink(target, join(directory, String(index)))),
-  );
-  const files = await writeNetworkFiles(directory);
-  return { directory, lowerCount: targets.length, files };
-}
-
-/**
- * Makes the lowest layer of RUN steps: the places where /proc, /dev and the like are mounted, for images that lack them.
- * Made in the upper directory instead, they would change the times of their parents, and so the layer.
- */
-async function makeStubs(directory: string): Promise<void> {
-  for (const name of ['proc', 'sys', 'dev', 'etc'])
-    await mkdir(join(directory, name), { recursive: true, mode: 0o755 });
-  for (const name of ['resolv.conf', 'hosts', 'hostname']) await writeFile(join(directory, 'etc', name), '');
-}
-
-/** Makes the files to copy from ready to be mounted by the worker. */
-async function mountedSource(space: OverlaySpace, source: CopySource): Promise<MountedSource> {
-  if (source.kind === 'directory') return source;
-  const layers = await source.layers.directories();
-  await linkSource(space, layers);
-  return { kind: 'layers', layers: layers.length === 0 ? [''] : layers };
-}
-
-/** Links a stack of layers (lowest first) into a space as `s0`…, nearest first, replacing an earlier one. */
-async function linkSource(space: OverlaySpace, layers: readonly string[]): Promise<number> {
-  const targets = layers.length === 0 ? ['empty'] : [...layers].reverse();
-  for (const [index, target] of targets.entries()) {
-    const link = join(space.directory, `s${index}`);
-    await rm(link, { force: true });
-    await symlink(target, link);
-  }
-  return targets.length;
-}
-
-async function writeNetworkFiles(directory: string): Promise<string[]> {
-  const hosts = '127.0.0.1\tlocalhost kiln\n::1\tlocalhost ip6-localhost ip6-loopback\n';
-  const resolv = await readFile('/etc/resolv.conf', 'utf8').catch((error: unknown) => {
-    if (systemErrorCode(error) === 'ENOENT') return '';
-    throw error;
-  });
-  const contents = { 'resolv.conf': resolv, hosts, hostname: 'kiln\n' };
-  await Promise.all(Object.entries(contents).map(([name, text]) => writeFile(join(directory, name), text)));
-  return Object.keys(contents);
 }

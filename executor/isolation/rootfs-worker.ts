@@ -1,6 +1,6 @@
 import { parentPort } from 'node:worker_threads';
 import { plainError, workerLoaded } from '../../src/support/index.ts';
-import { copyInto, makeDirectory, treeDigest } from '../context/index.ts';
+import { copyInto, type CopyRequest, gatherInto, makeDirectory, treeDigest } from '../context/index.ts';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.ts';
 import { enterNamespaces, mountOverlay, mountSource } from './mounts.ts';
 import { ContainerRun, prepareInit } from './run-in-worker.ts';
@@ -34,8 +34,7 @@ async function perform(task: WorkerTask): Promise<void> {
 async function execute(task: WorkerTask): Promise<unknown> {
   if (task.kind === 'run') {
     run = new ContainerRun(
-      task.space,
-      task.step,
+      task,
       {
         started: () => post({ type: 'started' }),
         output: (stream, data) => post({ type: 'output', stream, data }),
@@ -56,15 +55,10 @@ async function work(task: Exclude<WorkerTask, { kind: 'run' }>): Promise<unknown
   switch (task.kind) {
     case 'copy': {
       const root = mountOverlay(task.space);
-      const { query } = task.request;
-      const source =
-        task.source.kind === 'layers' ? mountSource(task.space, task.source.layers.length) : undefined;
-      const request =
-        query !== undefined && source !== undefined
-          ? { ...task.request, query: { ...query, root: source } }
-          : task.request;
-      return copyInto(root, request);
+      return copyInto(root, mountedRequest(task));
     }
+    case 'gather':
+      return gatherInto(task.directory, mountedRequest(task));
     case 'mkdir':
       makeDirectory(mountOverlay(task.space), task.path, task.user, task.where);
       return undefined;
@@ -76,4 +70,11 @@ async function work(task: Exclude<WorkerTask, { kind: 'run' }>): Promise<unknown
       mountOverlay(task.space);
       return undefined;
   }
+}
+
+/** The request with the root of its query where the files to copy from are, mounted when they are layers. */
+function mountedRequest({ space, source, request }: Extract<WorkerTask, { source: unknown }>): CopyRequest {
+  const { query } = request;
+  if (query === undefined || source.kind !== 'layers') return request;
+  return { ...request, query: { ...query, root: mountSource(space, source.layers.length) } };
 }

@@ -4,6 +4,7 @@ import {
   hasId,
   hasSingleId,
   idMap,
+  isolateNetwork,
   joinNewKeyring,
   setHostname,
   setThreadCapabilities,
@@ -19,7 +20,7 @@ import {
   ownCapabilities,
 } from './capabilities.ts';
 import { StepInit } from './init-process.ts';
-import type { OverlaySpace } from './messages.ts';
+import type { OverlaySpace, WorkerMount, WorkerTask } from './messages.ts';
 import { enterNamespaces, maskPaths, MountPoints, mountOverlay, mountSystem } from './mounts.ts';
 import { enterRoot } from './root.ts';
 import { type RunChannel, StepProcess } from './step-process.ts';
@@ -31,6 +32,7 @@ const lastCapability = 63;
 export class ContainerRun {
   readonly #space: OverlaySpace;
   readonly #step: RunStep;
+  readonly #mounts: readonly WorkerMount[];
   readonly #process: StepProcess;
   #init: StepInit | undefined;
   #stopped = false;
@@ -38,14 +40,14 @@ export class ContainerRun {
 
   /** @param init the step's first process, when it was started before, with the namespaces of the step. */
   constructor(
-    space: OverlaySpace,
-    step: RunStep,
+    { space, step, mounts }: Extract<WorkerTask, { kind: 'run' }>,
     channel: Omit<RunChannel, 'exited'>,
     init: StepInit | undefined,
   ) {
     this.#init = init;
     this.#space = space;
     this.#step = step;
+    this.#mounts = mounts;
     // What the step left running still holds its output; it must not hold up the build.
     this.#process = new StepProcess(step, { ...channel, exited: () => this.stop() });
   }
@@ -63,8 +65,10 @@ export class ContainerRun {
       const proc = mountSystem(root, this.#space, points);
       this.mountPoints = points.made;
       await this.#init.mountProc(proc);
+      if (this.#mounts.length > 0) await this.#mountAll(root, points);
       maskPaths(root);
       setHostname('kiln');
+      if (this.#step.network === 'none') isolateNetwork();
       enterRoot(root);
       const user = resolveUser('/', this.#step.user, this.#step.where);
       if (!existsSync(this.#step.workingDirectory))
@@ -77,6 +81,12 @@ export class ContainerRun {
       this.#stopped = true;
       await this.#init.stop();
     }
+  }
+
+  async #mountAll(root: string, points: MountPoints): Promise<void> {
+    // Most steps have no mounts of their own.
+    const { mountForStep } = await import('./step-mounts.ts');
+    mountForStep(root, this.#space, this.#mounts, points, this.#step.where);
   }
 
   /** Ends the step: its init sees the end of its input, and the kernel ends all its processes. */

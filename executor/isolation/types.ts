@@ -10,8 +10,42 @@ export interface RunStep {
   readonly workingDirectory: string;
   /** As in USER: empty, a name or id, optionally with a group. */
   readonly user: string;
+  /** `none`: a network of its own, in which there is nobody. */
+  readonly network: 'default' | 'none';
   /** The Dockerfile and line, for messages. */
   readonly where: string;
+}
+
+/** Something that one command alone sees, in place of what is at a path. It and what is written to it are in no layer. */
+export type StepMount = { readonly target: string } & (
+  | {
+      readonly kind: 'tree';
+      readonly source: CopySource;
+      /** What of the source; its root is replaced as in {@link Rootfs.copy}. */
+      readonly query: SourceQuery;
+      /** The same as a path in the source. */
+      readonly path: string;
+      /** What is written to others is thrown away. */
+      readonly readOnly: boolean;
+    }
+  /** A directory that keeps what the command writes. */
+  | { readonly kind: 'cache'; readonly directory: string; readonly readOnly: boolean }
+  /** Undefined size: as much as there is. */
+  | { readonly kind: 'tmpfs'; readonly size: number | undefined }
+  | ({ readonly kind: 'file'; readonly content: Uint8Array } & StepFileOwner)
+  | ({
+      readonly kind: 'socket';
+      /** Listens at a path that is not there yet, until what it gives is disposed. */
+      readonly listen: (path: string) => Promise<AsyncDisposable>;
+    } & StepFileOwner)
+);
+
+/** Of a file that a step is given. */
+export interface StepFileOwner {
+  /** Permission bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
 }
 
 export interface RunResult {
@@ -20,6 +54,11 @@ export interface RunResult {
   readonly signal: string | null;
   /** What a command that failed may have missed here. */
   readonly hint?: string;
+}
+
+/** What a command came to, and for each mount of a directory outside the stamp of what it saw, as `copyInto` gives it. */
+export interface MountedRunResult extends RunResult {
+  readonly stamps: readonly (string | undefined)[];
 }
 
 /** The layers of a stage, and the forms in which a backend can have them. Nothing is unpacked before it is asked for. */
@@ -57,7 +96,7 @@ export interface RunOptions {
 /** The file system of a stage while it is built, between two layers. */
 export interface Rootfs extends AsyncDisposable {
   /** Runs a command. @throws BuildError when it cannot be started; an exit code is a result. */
-  run(step: RunStep, options: RunOptions): Promise<RunResult>;
+  run(step: RunStep, mounts: readonly StepMount[], options: RunOptions): Promise<MountedRunResult>;
   /**
    * Carries out COPY or ADD; for `layers` the request's root is replaced by where their files are.
    *
@@ -99,4 +138,12 @@ export interface Isolation extends AsyncDisposable {
     scratch: string,
     signal?: AbortSignal,
   ): Promise<Digest>;
+  /** Copies files to a directory that belongs to no stage. The request's destination is a path in it. */
+  gather(
+    source: CopySource,
+    request: CopyRequest,
+    directory: string,
+    scratch: string,
+    signal?: AbortSignal,
+  ): Promise<void>;
 }

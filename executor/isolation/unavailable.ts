@@ -24,6 +24,10 @@ export class UnavailableIsolation implements Isolation {
     return Promise.reject(this.#reason);
   }
 
+  gather(): Promise<void> {
+    return Promise.reject(this.#reason);
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return Promise.resolve();
   }

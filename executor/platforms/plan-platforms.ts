@@ -1,6 +1,7 @@
 import { type Origin, resolveStages } from '../../src/dockerfile/index.ts';
 import { hostPlatform, type Platform } from '../../src/oci/index.ts';
-import { type PlannedStage, planBuild, type PlanOptions } from '../plan.ts';
+import { planBuild, type PlanOptions } from '../plan.ts';
+import type { PlannedStage } from '../planned.ts';
 import { shareStages } from './share-stages.ts';
 
 export interface PlatformsRequest extends Omit<

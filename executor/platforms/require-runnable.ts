@@ -1,7 +1,7 @@
 import { formatPlatform } from '../../src/oci/index.ts';
 import { BuildError } from '../../src/support/index.ts';
 import { forecast, type ResultOf, wantedSources } from '../forecast.ts';
-import type { PlannedStage, PlannedStep } from '../plan.ts';
+import type { PlannedStage, PlannedStep } from '../planned.ts';
 import { whyNotRunnable } from './emulation.ts';
 
 /**

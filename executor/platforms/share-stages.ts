@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { platformMatches } from '../../src/oci/index.ts';
-import type { PlannedBase, PlannedStage, PlannedStep } from '../plan.ts';
+import { type PlannedBase, type PlannedStage, type PlannedStep, sourcesOf } from '../planned.ts';
 import type { StageItem } from '../steps.ts';
 
 /** The plans of several platforms, with what they have in common in one piece. */
@@ -46,8 +46,8 @@ function inOrder(stages: readonly PlannedStage[]): Set<number> {
     begun.add(index);
     for (const stage of stages)
       if (stage.index === index)
-        for (const origin of [stage.base, ...stage.steps.map(({ source }) => source)])
-          if (origin?.kind === 'stage') place(origin.stage.index);
+        for (const origin of [stage.base, ...stage.steps.flatMap(sourcesOf)])
+          if (origin.kind === 'stage') place(origin.stage.index);
     ordered.add(index);
   };
   for (const { index } of stages) place(index);
@@ -71,9 +71,13 @@ class Sharer {
   }
 
   #memberOf(planned: PlannedStage): Member {
-    const steps = planned.steps.map((step) =>
-      step.source === undefined ? step : { ...step, source: this.#originOf(step.source) },
-    );
+    const shared = (source: PlannedBase | undefined): PlannedBase | undefined =>
+      source && this.#originOf(source);
+    const steps = planned.steps.map((step) => ({
+      ...step,
+      source: shared(step.source),
+      mounts: step.mounts.map((mount) => ({ ...mount, source: shared(mount.source) })),
+    }));
     let position = 0;
     const elements = planned.interpreted.items.map((item) => ({
       item,
@@ -164,7 +168,8 @@ function isSameElement(one: Element, other: Element | undefined): boolean {
   return (
     one.step.key !== undefined &&
     one.step.key === other.step.key &&
-    isSameOrigin(one.step.source, other.step.source)
+    isSameOrigin(one.step.source, other.step.source) &&
+    isDeepEqualBy(one.step.mounts, other.step.mounts, (a, b) => isSameOrigin(a.source, b.source))
   );
 }
 

@@ -1,4 +1,5 @@
 import { expand, type ExpandOptions, ExpansionError } from './expand.ts';
+import type { Heredoc } from './types.ts';
 
 /** The opening of a here-document, as `<<EOF`, `<<-"EOF"` or `3<<EOF` writes it. */
 export interface HeredocOpening {
@@ -45,7 +46,7 @@ export function findHeredocs(instruction: string): HeredocOpening[] {
   );
 }
 
-/** The body without the tabs at the beginning of its lines. */
-export function chompBody(body: string): string {
-  return body.replace(/^\t+/gm, '');
+/** The text of a here-document; of one opened by `<<-` without the tabs at the beginning of its lines. */
+export function heredocBody({ content, chomp }: Heredoc): string {
+  return chomp ? content.replace(/^\t+/gm, '') : content;
 }

@@ -16,10 +16,10 @@ export {
   ExpansionError,
   type Lookup,
 } from './expand.ts';
-export { chompBody, parseHeredocOpening } from './heredocs.ts';
+export { heredocBody, parseHeredocOpening } from './heredocs.ts';
 export * from './mounts.ts';
 export { addExcerpt } from './excerpt.ts';
-export { nearestWord } from './fields.ts';
+export { nearestWord, type Place } from './fields.ts';
 export { parseDockerfile } from './parse.ts';
 export {
   contextKey,
@@ -31,6 +31,8 @@ export {
   type ResolvedStage,
   resolveStages,
   neededStages,
+  sourceUsers,
+  type SourceUser,
   type StageGraph,
   type StageOptions,
   withTriggers,

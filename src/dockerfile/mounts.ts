@@ -152,8 +152,13 @@ function checkTogether(mount: RunMount, place: Place): void {
     throw syntaxError(place, 'RUN --mount=type=secret names no secret', 'Add id=NAME.');
   if (type === 'secret' && source !== undefined && id !== undefined)
     throw syntaxError(place, 'RUN --mount=type=secret has both id and source', 'Leave out source.');
-  if ((type === 'bind' || type === 'cache' || type === 'tmpfs') && (target === undefined || target === ''))
-    throw syntaxError(place, `RUN --mount=type=${type} has no target`, 'Add target=/PATH.');
+  if (type === 'ssh' && source !== undefined)
+    throw syntaxError(
+      place,
+      'RUN --mount=type=ssh has no option "source"',
+      'Name the agent with id=, and where its socket is with target=.',
+      'source',
+    );
 }
 
 class MountReader {

@@ -9,17 +9,21 @@ import {
 import { BuildError, UsageError } from '../support/index.ts';
 import { expandWord, ExpansionError, type Lookup } from './expand.ts';
 import { nearestWord } from './fields.ts';
+import type { MountFields } from './mounts.ts';
 import { parseTriggers } from './parse.ts';
-import type { Dockerfile, Instruction, Stage } from './types.ts';
+import type { CopyInstruction, Dockerfile, Instruction, Stage } from './types.ts';
 
-/** Where a stage, or a COPY --from, gets its files: an earlier stage, an image, a named context, or nothing. */
+/** Where a stage, a COPY --from or a RUN --mount gets its files: an earlier stage, an image, a named context, or nothing. */
 export type Origin =
   | { readonly kind: 'stage'; readonly index: number }
   | { readonly kind: 'image'; readonly name: string }
   | { readonly kind: 'context'; readonly name: string }
   | { readonly kind: 'scratch' };
 
-/** A stage with the names of its FROM and of its COPY --from resolved. */
+/** What names a place that files are from: a COPY with `--from`, or a `--mount` of RUN with `from=`. */
+export type SourceUser = CopyInstruction | MountFields;
+
+/** A stage with the names of its FROM, of its COPY --from and its RUN --mount=from= resolved. */
 export interface ResolvedStage {
   readonly stage: Stage;
   /** As messages call it: its name, or `stage-2`. */
@@ -27,8 +31,8 @@ export interface ResolvedStage {
   readonly base: Origin;
   /** What its files are for: that of its FROM, of the stage that it is made from, or what is built for. */
   readonly platform: Platform;
-  /** By instruction, where each COPY --from copies from; an image named there is one for what is built for. */
-  readonly sources: ReadonlyMap<unknown, Origin>;
+  /** Where those that have a `from` get their files; an image named there is one for what is built for. */
+  readonly sources: ReadonlyMap<SourceUser, Origin>;
 }
 
 export interface StageOptions {
@@ -133,7 +137,7 @@ function stagesBelow(stage: ResolvedStage | undefined): number[] {
   return origins.flatMap((origin) => (origin.kind === 'stage' ? [origin.index] : []));
 }
 
-/** An image that a Dockerfile names, in FROM or COPY --from. */
+/** An image that a Dockerfile names, in FROM, COPY --from or RUN --mount. */
 export interface NamedImage {
   readonly name: string;
   readonly platform: Platform;
@@ -235,21 +239,38 @@ function resolveStage(
   return { stage, label, base, platform: platformOn(base, own, wanted, earlier), sources };
 }
 
-/** Where the instructions of a stage copy from. */
+const mountFlag = 'RUN --mount=from';
+
+/** What of an instruction names a stage, an image or a context. */
+export function sourceUsers(
+  instruction: Instruction,
+): { readonly user: SourceUser; readonly from: string; readonly flag: string }[] {
+  if (instruction.kind === 'copy')
+    return instruction.from === undefined
+      ? []
+      : [{ user: instruction, from: instruction.from, flag: 'COPY --from' }];
+  if (instruction.kind !== 'run') return [];
+  return instruction.mounts.flatMap((user) => {
+    const from = user.get('from') ?? '';
+    return from === '' ? [] : [{ user, from, flag: mountFlag }];
+  });
+}
+
+/** Where the instructions of a stage copy from, and what they mount. */
 function sourcesOf(
   dockerfile: Dockerfile,
   stage: Stage,
   instructions: readonly Instruction[],
   lookup: Lookup,
   contexts: ReadonlyMap<string, Origin>,
-): Map<unknown, Origin> {
-  const sources = new Map<unknown, Origin>();
-  for (const instruction of instructions) {
-    if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
-    const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
-    const where = `${dockerfile.file}:${instruction.line}`;
-    sources.set(instruction, copyOrigin(dockerfile, stage, from, contexts, where));
-  }
+): Map<SourceUser, Origin> {
+  const sources = new Map<SourceUser, Origin>();
+  for (const instruction of instructions)
+    for (const { user, from, flag } of sourceUsers(instruction)) {
+      const name = flag === mountFlag ? from : expandAt(dockerfile, instruction.line, from, lookup);
+      const place = { flag, where: `${dockerfile.file}:${instruction.line}` };
+      sources.set(user, sourceOrigin(dockerfile, stage, name, contexts, place));
+    }
   return sources;
 }
 
@@ -322,19 +343,20 @@ function atLine<Value>(where: string, parse: () => Value): Value {
   }
 }
 
-function copyOrigin(
+function sourceOrigin(
   dockerfile: Dockerfile,
   stage: Stage,
   from: string,
   contexts: ReadonlyMap<string, Origin>,
-  where: string,
+  { flag, where }: { readonly flag: string; readonly where: string },
 ): Origin {
   const wrong = (message: string, remedy?: string): BuildError =>
     new BuildError(message, { code: 'E_DOCKERFILE_STAGE', where, remedy });
-  if (from === '') throw wrong('COPY --from names nothing');
+  const itself = `${flag}=${from} ${flag === mountFlag ? 'mounts' : 'copies'} the stage into itself`;
+  if (from === '') throw wrong(`${flag} names nothing`);
   if (/^[0-9]+$/.test(from)) {
     const index = Number(from);
-    if (index === stage.index) throw wrong(`COPY --from=${from} copies the stage into itself`);
+    if (index === stage.index) throw wrong(itself);
     if (index >= dockerfile.stages.length)
       throw wrong(
         `there is no stage ${from}`,
@@ -345,7 +367,7 @@ function copyOrigin(
   const named = originOf(dockerfile, stage, from, contexts);
   if (named.kind !== 'image' || contexts.has(contextKey(from))) return named;
   const names = dockerfile.stages.flatMap(({ name }) => (name === undefined ? [] : [name]));
-  if (stage.name === from.toLowerCase()) throw wrong(`COPY --from=${from} copies the stage into itself`);
+  if (stage.name === from.toLowerCase()) throw wrong(itself);
   // As in BuildKit, what is copied from may come later.
   const later = dockerfile.stages.find(({ name }) => name === from.toLowerCase());
   if (later !== undefined) return { kind: 'stage', index: later.index };

@@ -22,6 +22,8 @@ export interface Difference {
 export interface StepWords {
   /** Variables of a RUN that are set by ARG; the others are set by ENV. */
   readonly argumentNames?: ReadonlySet<string>;
+  /** By target, what mounts of a RUN are from, in words. */
+  readonly mountSources?: ReadonlyMap<string, string>;
   /** What a copy copies from, in words: `stage build`, `image alpine:3`. */
   readonly sourceName?: string | undefined;
 }
@@ -39,6 +41,7 @@ export function differences(now: KeyedStep, before: KeyedStep, words: StepWords 
     ...commandDifferences(now, before),
     ...environmentDifferences(current.env as Fields, former.env as Fields, words.argumentNames),
     ...heredocDifferences(current.files, former.files),
+    ...mountDifferences(current.mounts, former.mounts, words.mountSources),
     ...plainDifferences(current, former),
     ...sourceDifferences(current, former, words.sourceName),
   ];
@@ -48,16 +51,19 @@ export function differences(now: KeyedStep, before: KeyedStep, words: StepWords 
 /** Whether an object that was stored by somebody has the shape that comparisons rely on. */
 export function isComparable(description: CanonicalValue): boolean {
   if (description === null || typeof description !== 'object' || Array.isArray(description)) return false;
-  const { argv, env, files } = description as Fields;
+  const { argv, env, files, mounts } = description as Fields;
   const isText = (value: unknown): boolean => typeof value === 'string';
   const isFile = (file: unknown): boolean => {
     const { name, content } = (file ?? {}) as Fields;
     return isText(name) && isText(content);
   };
+  const isMount = (mount: unknown): boolean =>
+    mount !== null && typeof mount === 'object' && isText((mount as Fields).type);
   return (
     (argv === undefined || (Array.isArray(argv) && argv.every(isText))) &&
     (env === undefined || (env !== null && typeof env === 'object' && Object.values(env).every(isText))) &&
-    (files === undefined || (Array.isArray(files) && files.every(isFile)))
+    (files === undefined || (Array.isArray(files) && files.every(isFile))) &&
+    (mounts === undefined || (Array.isArray(mounts) && mounts.every(isMount)))
   );
 }
 
@@ -113,6 +119,44 @@ function heredocDifferences(
   });
 }
 
+interface KeyedMount extends Fields {
+  readonly type: string;
+}
+
+/** Mounts of a RUN, each by its kind and target. What it shows is told apart from how it is mounted. */
+function mountDifferences(
+  now: CanonicalValue | undefined,
+  before: CanonicalValue | undefined,
+  sources: ReadonlyMap<string, string> | undefined,
+): Difference[] {
+  const [current, former] = [now, before].map((mounts) => {
+    const all = Array.isArray(mounts) ? (mounts as readonly KeyedMount[]) : [];
+    return new Map(all.map((mount) => [mountName(mount), mount]));
+  });
+  const names = [...new Set([...(current?.keys() ?? []), ...(former?.keys() ?? [])])];
+  return names.flatMap((name): Difference[] => {
+    const [mount, old] = [current?.get(name), former?.get(name)];
+    if (same(mount, old)) return [];
+    if (mount === undefined || old === undefined)
+      return [{ field: 'mounts', words: `the ${name} ${old === undefined ? 'is new' : 'is gone'}` }];
+    const { content, source, path: _path, ...options } = mount;
+    const { content: oldContent, source: oldSource, path: _oldPath, ...oldOptions } = old;
+    if (!same(options, oldOptions)) return [{ field: 'mounts', words: `options of the ${name} changed` }];
+    if (content !== oldContent) return [{ field: 'content', words: `files of the ${name} changed` }];
+    const from = typeof mount.target === 'string' ? sources?.get(mount.target) : undefined;
+    return source === oldSource
+      ? [{ field: 'mounts', words: `the source of the ${name} changed` }]
+      : [{ field: 'source', words: `${from ?? 'what it is from'} changed, which is the ${name}` }];
+  });
+}
+
+/** `bind mount at /src`, as messages call it. */
+function mountName({ type, target, env, id }: KeyedMount): string {
+  const text = (value: CanonicalValue | undefined): string => shown(typeof value === 'string' ? value : '');
+  if (target !== undefined) return `${text(type)} mount at ${text(target)}`;
+  return `${text(type)} ${text(env ?? id)}`;
+}
+
 /** Members that are one value, and how they are called. */
 const plain: readonly (readonly [field: string, name: string])[] = [
   ['path', 'the directory'],
@@ -124,6 +168,7 @@ const plain: readonly (readonly [field: string, name: string])[] = [
   ['excludes', '--exclude'],
   ['user', 'USER'],
   ['workingDirectory', 'the working directory'],
+  ['network', '--network'],
 ];
 
 function plainDifferences(now: Fields, before: Fields): Difference[] {

@@ -39,6 +39,11 @@ export type KeyDefinition =
       readonly env: Readonly<Record<string, string>>;
       readonly user: string;
       readonly workingDirectory: string;
+      /** These three are in the key only where a RUN has them. Mounts are as `describeMount` of the executor makes them. */
+      readonly mounts?: readonly CanonicalValue[];
+      /** A here-document that is run as a program. */
+      readonly files?: readonly { readonly name: string; readonly content: string }[];
+      readonly network?: 'none';
     }
   | ({
       readonly kind: 'copy';
@@ -83,13 +88,11 @@ export function describeKey(definition: KeyDefinition): CanonicalValue {
       const env = Object.fromEntries(
         Object.entries(definition.env).map(([name, value]) => [name, hashText(value)]),
       );
-      return { ...definition, env };
+      const { files } = definition;
+      return { ...definition, env, ...(files === undefined ? {} : { files: hashFiles(files) }) };
     }
     case 'copy':
-      return {
-        ...definition,
-        files: definition.files.map(({ name, content }) => ({ name, content: hashText(content) })),
-      };
+      return { ...definition, files: hashFiles(definition.files) };
     case 'copy-from':
     case 'link':
     case 'workdir':
@@ -119,6 +122,12 @@ export function keyTag(key: CacheKey): string {
 export function keyOfTag(tag: string): CacheKey | undefined {
   const [, schema, key] = /^([a-z0-9]+)-([0-9a-f]{64})$/.exec(tag) ?? [];
   return schema === keySchema ? (key as CacheKey) : undefined;
+}
+
+function hashFiles(
+  files: readonly { readonly name: string; readonly content: string }[],
+): readonly CanonicalValue[] {
+  return files.map(({ name, content }) => ({ name, content: hashText(content) }));
 }
 
 function hashText(text: string): string {

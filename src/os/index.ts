@@ -11,6 +11,7 @@ export * from './safe-path.ts';
 export * from './status-record.ts';
 export * from './tree-reader.ts';
 export * from './mount-points.ts';
+export * from './network.ts';
 export * from './processes.ts';
 export * from './file-leases.ts';
 export * from './name-services.ts';

@@ -1,3 +1,10 @@
+export {
+  acquireCacheMount,
+  type CacheMount,
+  type CacheMountLease,
+  type CacheMountRequest,
+  listCacheMounts,
+} from './cache-mounts.ts';
 export { FileLock } from './file-lock.ts';
 export type { LeasedSource } from './layer-source.ts';
 export { type LayerLease, Lease } from './leases.ts';

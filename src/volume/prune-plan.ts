@@ -1,12 +1,14 @@
 import { statfsSync } from 'node:fs';
 import { type DiffID, type Digest, type Reference, parseReference } from '../oci/index.ts';
 import { KilnError } from '../support/index.ts';
+import { type CacheMount, cacheMountPath, listCacheMounts } from './cache-mounts.ts';
 import type { FileTable } from './file-table.ts';
 import { type UsesByImage, keyOf, loadUses } from './index-uses.ts';
 import type { Inventory, InventoryImage } from './inventory.ts';
 import { type LeaseProbe, loadLeaseProbe, remembering } from './leases.ts';
 import type { VolumeParts } from './parts.ts';
 import {
+  type FilterSubject,
   type PruneKind,
   type PrunePolicy,
   type Space,
@@ -31,7 +33,15 @@ export type PruneItem =
       readonly bytes: number;
     }
   | { readonly kind: 'layer'; readonly diffID: DiffID; readonly lastUsedAt: Date; readonly bytes: number }
-  | { readonly kind: 'blob'; readonly digest: Digest; readonly changedAt: Date; readonly bytes: number };
+  | { readonly kind: 'blob'; readonly digest: Digest; readonly changedAt: Date; readonly bytes: number }
+  /** A directory of `RUN --mount=type=cache`. */
+  | {
+      readonly kind: 'cache-mount';
+      readonly name: string;
+      readonly id: string;
+      readonly lastUsedAt: Date;
+      readonly bytes: number;
+    };
 
 /** Why something that the policy would take stays. */
 export type SkipReason = 'in_use' | 'pinned' | 'too_young';
@@ -66,7 +76,8 @@ export async function planPrune(
   const inventory = await takeInventory(parts, () => parts.layout.soundIndexState(), signal);
   const uses = (await parts.index.read(loadUses)) ?? new Map();
   const isLeased = remembering(await loadLeaseProbe());
-  return new Planner({ parts, policy, inventory, uses, isLeased }).plan(signal);
+  const caches = await listCacheMounts(parts.directory);
+  return new Planner({ parts, policy, inventory, uses, isLeased, caches }).plan(signal);
 }
 
 /** The space of a volume, given what its blobs and layers take. */
@@ -130,6 +141,7 @@ class Planner {
   readonly #uses: UsesByImage;
   readonly #isLeased: LeaseProbe;
   readonly #references: References;
+  readonly #caches: readonly CacheMount[];
   readonly #space: Space;
   readonly #now = Date.now();
   readonly #items: PruneItem[] = [];
@@ -143,17 +155,21 @@ class Planner {
     readonly inventory: Inventory;
     readonly uses: UsesByImage;
     readonly isLeased: LeaseProbe;
+    readonly caches: readonly CacheMount[];
   }) {
-    const { parts, policy, inventory, uses, isLeased } = given;
+    const { parts, policy, inventory, uses, isLeased, caches } = given;
     this.#parts = parts;
     this.#policy = policy;
     this.#inventory = inventory;
     this.#uses = uses;
     this.#isLeased = isLeased;
     this.#references = new References(inventory);
+    this.#caches = caches;
     this.#space = measureSpace(
       parts.directory,
-      inventory.blobs.present.bytes + inventory.layers.present.bytes,
+      inventory.blobs.present.bytes +
+        inventory.layers.present.bytes +
+        caches.reduce((sum, { bytes }) => sum + bytes, 0),
     );
     this.#damaged = [...inventory.entries()].filter((manifest) => !inventory.isKnown(manifest)).length;
   }
@@ -205,7 +221,7 @@ class Planner {
   #candidates(): Candidate[] {
     const { olderThanSeconds = 0, unusedForSeconds = 0, minimumAgeSeconds = 0 } = this.#policy;
     const candidates = this.#images();
-    if (!this.#isAboutReferences()) candidates.push(...this.#looseLayers());
+    if (!this.#isAboutReferences()) candidates.push(...this.#looseLayers(), ...this.#cacheMounts());
     return candidates
       .filter(
         ({ lastUsedAt, since }) =>
@@ -264,6 +280,20 @@ class Planner {
     return candidates;
   }
 
+  #cacheMounts(): Candidate[] {
+    if (this.#policy.unpackedOnly === true) return [];
+    return this.#caches.flatMap((mount): Candidate[] => {
+      const { id, name, lastUsedAt, createdAt, bytes } = mount;
+      const isLeased = (): boolean => this.#isLeased(cacheMountPath(this.#parts.directory, name));
+      if (!this.#meets('cache-mount', isLeased, { pinned: false, repo: undefined, id })) return [];
+      const take = (): void => {
+        if (isLeased()) this.#skipped.in_use += 1;
+        else this.#take({ kind: 'cache-mount', name, id, lastUsedAt, bytes });
+      };
+      return [{ lastUsedAt: lastUsedAt.getTime(), since: createdAt.getTime(), take }];
+    });
+  }
+
   #isUnpacked({ manifest }: InventoryImage): boolean {
     return this.#inventory.layersOf(manifest).some((id) => this.#inventory.layers.isPresent(id));
   }
@@ -271,7 +301,7 @@ class Planner {
   #meets(
     type: PruneKind,
     inuse: () => boolean,
-    subject: { readonly pinned: boolean; readonly repo: string | undefined } = {
+    subject: Omit<FilterSubject, 'type' | 'inuse'> = {
       pinned: false,
       repo: undefined,
     },

@@ -4,12 +4,12 @@ import { UsageError, formatBytes } from '../support/index.ts';
 /** An amount of space: bytes, or a part (0 to 1) of the file system that holds the volume. */
 export type SpaceAmount = { readonly bytes: number } | { readonly share: number };
 
-/** What prune takes: an image; an unpacked layer that no image has; a blob that nothing refers to. */
-export type PruneKind = 'image' | 'layer' | 'blob';
+/** What prune takes: an image; an unpacked layer that no image has; a blob that nothing refers to; a cache of RUN steps. */
+export type PruneKind = 'image' | 'layer' | 'blob' | 'cache-mount';
 
 /** One condition on what may go, as `--filter` of buildx writes it. `~=` takes a regular expression. */
 export interface PruneFilter {
-  readonly key: 'type' | 'inuse' | 'pinned' | 'repo';
+  readonly key: 'type' | 'inuse' | 'pinned' | 'repo' | 'id';
   readonly operator: '=' | '!=' | '~=';
   readonly value: string;
 }
@@ -91,8 +91,12 @@ function requireFilter({ key, operator, value }: PruneFilter): void {
     }
     return;
   }
-  const allowed = { inuse: ['true', 'false'], pinned: ['true', 'false'], type: ['image', 'layer', 'blob'] };
-  if (key !== 'repo' && !allowed[key].includes(value))
+  const allowed = {
+    inuse: ['true', 'false'],
+    pinned: ['true', 'false'],
+    type: ['image', 'layer', 'blob', 'cache-mount'],
+  };
+  if (key !== 'repo' && key !== 'id' && !allowed[key].includes(value))
     throw invalid(`${key} is never ${JSON.stringify(value)}`, `It is ${allowed[key].join(' or ')}.`);
 }
 
@@ -113,6 +117,8 @@ function describeAmount(amount: SpaceAmount): string {
 export interface FilterSubject {
   readonly type: PruneKind;
   readonly pinned: boolean;
+  /** Of a cache of RUN steps. */
+  readonly id?: string | undefined;
   /** `registry/repository` of an image. */
   readonly repo: string | undefined;
   /** Asked for only when a filter wants to know. */

@@ -2,6 +2,7 @@ import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DiffID, Digest } from '../oci/index.ts';
 import { EnvironmentError, randomName, systemErrorCode } from '../support/index.ts';
+import { cacheMountPath } from './cache-mounts.ts';
 import { FileLock } from './file-lock.ts';
 import type { ImageKey } from './index-db.ts';
 import { keyOf } from './index-uses.ts';
@@ -90,6 +91,7 @@ class Pruner {
     );
     await this.#takeLayers(files.layers, unpackedOnly ? this.#images : []);
     if (!unpackedOnly) await this.#takeBlobs(files.blobs);
+    await this.#takeCacheMounts();
     return {
       removed: items.filter((item) => item.kind !== 'image' || removed.has(item)),
       reclaimedBytes: this.#reclaimed,
@@ -197,6 +199,25 @@ class Pruner {
         batch.map(([digest, bytes]) => ({ digest, bytes, path: blobs.path(digest) })),
         needed,
       );
+  }
+
+  /** A cache is in no index: whoever uses one has leased its directory, and makes it anew when it is gone. */
+  async #takeCacheMounts(): Promise<void> {
+    const { directory, layout } = this.#parts;
+    for (const item of this.#plan.items) {
+      if (item.kind !== 'cache-mount') continue;
+      this.#signal?.throwIfAborted();
+      const path = cacheMountPath(directory, item.name);
+      await using lease = await Lease.tryAcquireExclusive(path);
+      if (lease === undefined) {
+        if (fileFacts(path) !== undefined) this.#inUse.add(item.name);
+        continue;
+      }
+      const aside = join(layout.blobs.ingestDirectory, randomName(trashPrefix));
+      if (!(await renameIfThere(path, aside))) continue;
+      this.#reclaimed += item.bytes;
+      await removeTree(aside);
+    }
   }
 
   /**

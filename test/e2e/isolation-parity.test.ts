@@ -17,6 +17,7 @@ import {
   parityNames,
   pushLayered,
   readImages,
+  secretArguments,
 } from '../support/parity.ts';
 import { defaultCapabilities, kilnLayers, openPod, type Pod } from '../support/pod.ts';
 import { type Ended, kiln } from '../support/programs.ts';
@@ -119,10 +120,12 @@ describe('the same image is built', () => {
     const inPod = (name: string, isolation: readonly string[]): string[] => [
       ...['/kiln/bin/executor', ...isolation, '--context', `/kiln/contexts/${name}`, ...common],
       ...['--oci-layout-path', `/kiln/out/${name}`, ...parityArguments(bases, name)],
+      ...secretArguments(`/kiln/contexts/${name}`, name),
     ];
     const onMachine = (name: string, volume: string, out: string): string[] => [
       ...['--context', at(`contexts/${name}`), ...common, '--isolation', 'overlay', '--cache-dir', volume],
       ...['--oci-layout-path', join(out, name), ...parityArguments(bases, name)],
+      ...secretArguments(at(`contexts/${name}`), name),
     ];
     return {
       'in an ordinary pod': (name) => pod.exec(inPod(name, ['--isolation', 'inplace'])),

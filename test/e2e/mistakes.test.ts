@@ -26,10 +26,21 @@ const mistakes: Readonly<Record<string, Mistake>> = {
     code: codes.build,
     says: /Dockerfile:3: .*COPPY/,
   },
-  'an instruction of the language that is not supported': {
-    dockerfile: 'FROM %BASE%\nRUN --mount=type=cache,target=/x true\n',
+  'rights that no step can have': {
+    dockerfile: 'FROM %BASE%\nRUN --security=insecure true\n',
     code: codes.build,
-    says: /Dockerfile:2: .*--mount/,
+    says: /Dockerfile:2: .*--security=insecure/,
+  },
+  'an option of a mount that is mistyped': {
+    dockerfile: 'FROM %BASE%\nRUN --mount=type=cache,target=/x,sharing=locke true\n',
+    code: codes.build,
+    says: /Dockerfile:2: .*"locke" is no value of sharing[^]*\^\^\^\^\^\n[^]*Did you mean locked\?/,
+  },
+  'a secret that is not there': {
+    dockerfile: 'FROM %BASE%\nRUN --mount=type=secret,id=token true\n',
+    args: ['--secret', 'id=token,src=/nowhere/token'],
+    code: codes.usage,
+    says: /the secret token cannot be read from \/nowhere\/token/,
   },
   'a file that is not in the context': {
     dockerfile: 'FROM %BASE%\n\nCOPY nowhere.txt /\n',

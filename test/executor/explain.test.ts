@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { explainStages } from '../../executor/explain/explain.ts';
 import { explanationDocument, explanationText } from '../../executor/explain/report.ts';
-import { noCacheRules } from '../../executor/plan.ts';
+import { noCacheRules } from '../../executor/planned.ts';
 import {
   EntryForest,
   keyTag,
@@ -64,6 +64,55 @@ const changes: readonly Change[] = [
     before: { dockerfile: node('1') },
     after: { dockerfile: node('2') },
     says: 'ENV NODE_VERSION changed',
+  },
+  {
+    change: 'a file of a bind mount',
+    before: { dockerfile: run('--mount=source=src,target=/src ["make"]') },
+    after: {
+      dockerfile: run('--mount=source=src,target=/src ["make"]'),
+      alter: (context) => writeFile(join(context, 'src/a.ts'), 'other'),
+    },
+    says: 'file src/a.ts changed',
+  },
+  {
+    change: 'a file more in a bind mount',
+    before: { dockerfile: run('--mount=target=/src ["make"]') },
+    after: {
+      dockerfile: run('--mount=target=/src ["make"]'),
+      alter: (context) => writeFile(join(context, 'src/c.ts'), 'c'),
+    },
+    says: 'files of the bind mount at /src changed',
+  },
+  {
+    change: 'the stage that is mounted',
+    before: {
+      dockerfile:
+        'FROM scratch AS tools\nRUN ["one"]\nFROM scratch\nRUN --mount=from=tools,target=/tools ["make"]',
+    },
+    after: {
+      dockerfile:
+        'FROM scratch AS tools\nRUN ["two"]\nFROM scratch\nRUN --mount=from=tools,target=/tools ["make"]',
+    },
+    step: 'RUN --mount',
+    says: 'stage tools changed, which is the bind mount at /tools',
+  },
+  {
+    change: 'a mount more',
+    before: { dockerfile: run('["make"]') },
+    after: { dockerfile: run('--mount=type=cache,target=/root/.cache ["make"]') },
+    says: 'the cache mount at /root/.cache is new',
+  },
+  {
+    change: 'the options of a secret',
+    before: { dockerfile: run('--mount=type=secret,id=token ["make"]') },
+    after: { dockerfile: run('--mount=type=secret,id=token,mode=0440 ["make"]') },
+    says: 'options of the secret mount at /run/secrets/token changed',
+  },
+  {
+    change: 'the network',
+    before: { dockerfile: run('["make"]') },
+    after: { dockerfile: run('--network=none ["make"]') },
+    says: '--network is new: none',
   },
   {
     change: 'an ENV more',

@@ -2,13 +2,16 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { openReferenceGround, type ReferenceGround } from '../support/reference.ts';
 import { configCases } from './config-cases.ts';
-import { treeCases } from './tree-cases.ts';
+import { mountCases } from './mount-cases.ts';
+import { treeCases as copyCases } from './tree-cases.ts';
 
 /*
  * The language, feature by feature, built by Kiln and by buildah, and the images compared: every path with type, mode, owner,
  * content, links and attributes, and every field of the configuration. Where buildah lacks a feature, it builds the same
  * thing said otherwise; where it does something else, the case says what, and who says that Kiln is right.
  */
+
+const treeCases = [...copyCases, ...mountCases];
 
 let ground: ReferenceGround;
 before(async () => {

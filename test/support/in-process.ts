@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { Annotations } from '../../executor/annotations.ts';
 import { build } from '../../executor/build.ts';
+import { type MountSources, noMountSources } from '../../executor/mounts/sources.ts';
 import type { BuildOptions } from '../../executor/options.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
 import { type Digest, parsePlatform } from '../../src/oci/index.ts';
@@ -22,6 +23,8 @@ export interface InProcessBuild {
   readonly contexts?: readonly string[];
   readonly arguments?: Readonly<Record<string, string>>;
   readonly target?: string | undefined;
+  /** Secrets and agents. */
+  readonly mountSources?: MountSources;
   /** Default: this machine's. */
   readonly platforms?: readonly string[];
   /** Seconds since 1970 that no time is later than. */
@@ -86,6 +89,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       scratchDirectory: undefined,
       sourceDate,
       isolation: { kind: 'overlay', force: false, cleanup: false },
+      mountSources: request.mountSources ?? noMountSources,
     },
     client,
     progress,

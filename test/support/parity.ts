@@ -153,6 +153,12 @@ export function parityArguments(bases: ParityBases, name: string): string[] {
   return wanted.flatMap(([base, reference]) => ['--build-arg', `${base.toUpperCase()}=${reference}`]);
 }
 
+/** The arguments that give a build the secret of its context, if that has one. @param context as the build sees it. */
+export function secretArguments(context: string, name: string): string[] {
+  const has = parityNames.includes(name) && readdirSync(join(source, name)).includes('secret');
+  return has ? ['--secret', `id=token,src=${context}/secret`] : [];
+}
+
 /** Dockerfiles that a user namespace cannot build as root of the machine does, and why. */
 export const needsDeviceNodes: Readonly<Record<string, string>> = {
   archives: 'its archive has a device node',

@@ -1,6 +1,7 @@
 import { BaseResolver } from '../../executor/bases.ts';
 import { openContext, TreeReadings } from '../../executor/context/index.ts';
-import { type CacheRules, noCacheRules, planBuild, type PlannedStage } from '../../executor/plan.ts';
+import { planBuild } from '../../executor/plan.ts';
+import { type CacheRules, noCacheRules, type PlannedStage } from '../../executor/planned.ts';
 import { parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
 import { hostPlatform } from '../../src/oci/index.ts';
 import { NamedContexts } from '../../executor/named-contexts.ts';

@@ -217,9 +217,11 @@ interface Request {
 /** buildah, which runs steps in a chroot and keeps everything below one directory. */
 class Buildah {
   readonly #storage: readonly string[];
+  readonly #directory: string;
   #images = 0;
 
   constructor(directory: string) {
+    this.#directory = directory;
     const [root, run] = [join(directory, 'storage'), join(directory, 'storage-run')];
     this.#storage = ['--root', root, '--runroot', run, '--storage-driver', 'vfs'];
   }
@@ -265,7 +267,11 @@ class Buildah {
   }
 
   async #run(args: readonly string[]): Promise<string> {
-    const { stdout } = await execute('buildah', [...this.#storage, ...args], { maxBuffer: 1 << 26 });
+    const { stdout } = await execute('buildah', [...this.#storage, ...args], {
+      maxBuffer: 1 << 26,
+      // Where it keeps the caches of steps.
+      env: { ...process.env, TMPDIR: this.#directory },
+    });
     return stdout.trim();
   }
 }

@@ -1,6 +1,6 @@
 import { describeKey, foldFileList, type LayerCache } from '../../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../../src/oci/index.ts';
-import { isLinked, originOf, type PlannedStage } from '../../executor/plan.ts';
+import { isLinked, originOf, type PlannedStage } from '../../executor/planned.ts';
 import { fakeLayer } from './cache-chains.ts';
 
 /** Stores an entry for every step of a plan, as if it had been built; nothing is run. */

@@ -21,8 +21,9 @@ import {
   type SourceQuery,
   treeDigest,
 } from '../../context/index.ts';
-import type { Capture, Problems, RootOptions, StepView } from './messages.ts';
+import type { Capture, PlacedMounts, Problems, RootMount, RootOptions, StepView } from './messages.ts';
 import { Slate } from './slate.ts';
+import type { StepPlaces } from './step-places.ts';
 
 /** Mounted over in every container, however it is run: no step expects to see the image's own there. */
 const systemPaths = ['dev', 'proc', 'sys', 'etc/hosts', 'etc/hostname', 'etc/resolv.conf'];
@@ -45,6 +46,7 @@ export class InplaceRoot {
   /** Trees of stages that were, and of images, by their layers. */
   readonly #trees = new Map<string, KeptTree>();
   #problems = new LayerProblems();
+  #places: StepPlaces | undefined;
 
   constructor(options: RootOptions) {
     this.#options = options;
@@ -178,6 +180,24 @@ export class InplaceRoot {
       foreignDirectory: around === undefined ? undefined : text(around),
       hidden: foreign.filter((path) => existsSync(territory.bytes(path))).map(text),
     };
+  }
+
+  /** Puts what a step alone sees in the place of what is there. */
+  async place(mounts: readonly RootMount[], where: string): Promise<PlacedMounts> {
+    // Most steps have no mounts of their own.
+    const { StepPlaces } = await import('./step-places.ts');
+    const { work } = this.#options;
+    const { territory } = this.#slate;
+    const { places, placed } = await StepPlaces.put(mounts, { work, territory, where });
+    this.#places = places;
+    return placed;
+  }
+
+  /** Puts back what was there before {@link place}. */
+  async unplace(): Promise<void> {
+    const places = this.#places;
+    this.#places = undefined;
+    await places?.remove();
   }
 
   /** Captures what changed since the last look as a layer. @returns undefined when nothing changed. */

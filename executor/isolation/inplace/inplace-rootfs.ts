@@ -7,8 +7,17 @@ import {
 } from '../../../src/layer/index.ts';
 import { EnvironmentError, type Progress, randomName } from '../../../src/support/index.ts';
 import type { CopyRequest } from '../../context/index.ts';
-import type { CopySource, Rootfs, RunOptions, RunResult, RunStep, SealedStep } from '../types.ts';
-import type { RootTask, StepView } from './messages.ts';
+import { listenIn } from '../listen-in.ts';
+import type {
+  CopySource,
+  MountedRunResult,
+  Rootfs,
+  RunOptions,
+  RunStep,
+  SealedStep,
+  StepMount,
+} from '../types.ts';
+import type { PlacedMounts, RootMount, RootTask, StepView } from './messages.ts';
 import type { RootThread } from './root-thread.ts';
 import type { StepRunner } from './step-runner.ts';
 
@@ -32,11 +41,42 @@ export class InplaceRootfs implements Rootfs {
     this.#parts = parts;
   }
 
-  async run(step: RunStep, options: RunOptions): Promise<RunResult> {
-    const { workingDirectory } = step;
+  async run(step: RunStep, mounts: readonly StepMount[], options: RunOptions): Promise<MountedRunResult> {
+    const { workingDirectory, network, where } = step;
+    if (network === 'none') throw noNetwork(where);
     const view = await this.#ask<StepView>({ kind: 'step', workingDirectory }, options.signal);
     this.#requireOwnDirectory(step, view);
-    return this.#parts.steps.run(step, options);
+    if (mounts.length === 0) return { ...(await this.#parts.steps.run(step, options)), stamps: [] };
+    const task = { kind: 'place', mounts: await this.#rootMounts(mounts, options.signal), where } as const;
+    try {
+      const { paths, stamps } = await this.#ask<PlacedMounts>(task);
+      options.signal?.throwIfAborted();
+      await using _sockets = await listenAt(mounts, paths);
+      return { ...(await this.#parts.steps.run(step, options)), stamps };
+    } finally {
+      await this.#ask({ kind: 'unplace' });
+    }
+  }
+
+  /** Mounts as the thread of the root knows them: trees of layers are made for it. */
+  #rootMounts(mounts: readonly StepMount[], signal: AbortSignal | undefined): Promise<RootMount[]> {
+    return Promise.all(
+      mounts.map(async (mount): Promise<RootMount> => {
+        const { kind, target } = mount;
+        if (kind === 'socket' || kind === 'tmpfs') return { kind, target };
+        if (kind !== 'tree') return mount;
+        const root = await this.#treeOf(mount.source, signal);
+        const query = root === undefined ? mount.query : { ...mount.query, root };
+        return { kind, target, query, keepOwners: root !== undefined };
+      }),
+    );
+  }
+
+  /** A directory with the files of layers; undefined for a source that is a directory already. */
+  async #treeOf(source: CopySource, signal: AbortSignal | undefined): Promise<string | undefined> {
+    const { scratch } = this.#parts;
+    if (source.kind === 'directory') return undefined;
+    return this.#ask<string>({ kind: 'tree', layers: await source.layers.sources(), scratch }, signal);
   }
 
   #requireOwnDirectory(step: RunStep, { foreignDirectory, hidden }: StepView): void {
@@ -56,11 +96,7 @@ export class InplaceRootfs implements Rootfs {
   }
 
   async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string> {
-    const { scratch } = this.#parts;
-    const tree =
-      source.kind === 'layers'
-        ? await this.#ask<string>({ kind: 'tree', layers: await source.layers.sources(), scratch }, signal)
-        : undefined;
+    const tree = await this.#treeOf(source, signal);
     return this.#ask<string>({ kind: 'copy', source: tree, request }, signal);
   }
 
@@ -88,6 +124,29 @@ export class InplaceRootfs implements Rootfs {
       throw spaceError(error, '/') ?? error;
     }
   }
+}
+
+/** Has the sockets of a step listen in their places. */
+async function listenAt(
+  mounts: readonly StepMount[],
+  paths: readonly string[],
+): Promise<AsyncDisposableStack> {
+  await using stack = new AsyncDisposableStack();
+  for (const [index, mount] of mounts.entries())
+    if (mount.kind === 'socket') stack.use(await listenIn(paths[index] ?? mount.target, mount));
+  return stack.move();
+}
+
+function noNetwork(where: string): EnvironmentError {
+  return new EnvironmentError(
+    'RUN --network=none cannot be had in place: the step has the network of the container',
+    {
+      code: 'E_INPLACE_NETWORK',
+      where,
+      remedy:
+        'Build where something can be mounted (--isolation overlay), or leave it out and keep the network from the whole pod with a NetworkPolicy.',
+    },
+  );
 }
 
 /** A step whose changes were captured. @param layer undefined when there were none. */

@@ -4,10 +4,10 @@ import type { Digest } from '../../../src/oci/index.ts';
 import { adoptOrphans, pinNameServices, setNotDumpable } from '../../../src/os/index.ts';
 import { dockerConfigFiles } from '../../../src/registry/index.ts';
 import type { Progress, TextFiles } from '../../../src/support/index.ts';
-import type { SourceQuery } from '../../context/index.ts';
+import type { CopyRequest, SourceQuery } from '../../context/index.ts';
 import { home, homeWork } from '../../home.ts';
 import { fileCapabilities, requireCapabilities } from '../capabilities.ts';
-import type { Isolation, LayerStack, Rootfs, RootfsOptions } from '../types.ts';
+import type { CopySource, Isolation, LayerStack, Rootfs, RootfsOptions } from '../types.ts';
 import { builderSecrets, ownPath, sparedPaths } from './builder-files.ts';
 import { InplaceRootfs } from './inplace-rootfs.ts';
 import { LinkedRootfs } from './linked-rootfs.ts';
@@ -23,6 +23,8 @@ import { StepRunner } from './step-runner.ts';
 export interface InplaceOptions {
   /** Paths that the build was given, besides mounts: context, Dockerfile, cache, outputs. */
   readonly given: readonly string[];
+  /** Files among them that steps must not read: what secrets and keys are made from. */
+  readonly secrets: readonly string[];
   /** Takes over the root file system also where it is not a container of Kiln's. */
   readonly force: boolean;
   /** Leaves an empty root also where the container ends with this process. */
@@ -101,6 +103,19 @@ export class InplaceIsolation implements Isolation {
     return thread.ask<Digest>({ kind: 'digest', tree, query, modes: options.modes }, signal);
   }
 
+  async gather(
+    source: CopySource,
+    request: CopyRequest,
+    directory: string,
+    scratch: string,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { thread } = await this.#start(signal);
+    const layers = source.kind === 'layers' ? await source.layers.sources() : undefined;
+    const tree = layers && (await thread.ask<string>({ kind: 'tree', layers, scratch }, signal));
+    await thread.ask({ kind: 'gather', source: tree, request, directory }, signal);
+  }
+
   #start(signal: AbortSignal | undefined): Promise<Parts> {
     return (this.#parts ??= this.#takeOver(signal));
   }
@@ -117,7 +132,7 @@ export class InplaceIsolation implements Isolation {
     markTaken(work);
     await this.#withdraw(files);
     const thread = cleanup.use(new RootThread(this.#slate, progress));
-    const secrets = builderSecrets(process.env);
+    const secrets = [...builderSecrets(process.env), ...this.#options.secrets];
     const steps = cleanup.use(new StepRunner({ home, work, secrets, progress }));
     steps.warm();
     cleanup.defer(() => this.#leave(thread));

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { CapturedLayer } from '../../../src/layer/index.ts';
 import { randomName } from '../../../src/support/index.ts';
 import type { CopyRequest } from '../../context/index.ts';
-import type { CopySource, Rootfs, RootfsOptions, RunResult, SealedStep } from '../types.ts';
+import type { CopySource, Rootfs, MountedRunResult, RootfsOptions, SealedStep } from '../types.ts';
 import { sealedStep } from './inplace-rootfs.ts';
 import type { LinkedCopy } from './messages.ts';
 import type { RootThread } from './root-thread.ts';
@@ -36,7 +36,7 @@ export class LinkedRootfs implements Rootfs {
     return stamp;
   }
 
-  run(): Promise<RunResult> {
+  run(): Promise<MountedRunResult> {
     return Promise.reject(new Error('a copy onto nothing runs no command'));
   }
 

@@ -1,6 +1,6 @@
 import type { CapturedLayer, LayerSource } from '../../../src/layer/index.ts';
 import type { CopyRequest, SourceQuery } from '../../context/index.ts';
-import type { RunStep } from '../types.ts';
+import type { RunStep, StepFileOwner } from '../types.ts';
 import type { SlateOptions } from './slate.ts';
 
 /** What the thread that owns the root is started with. */
@@ -30,9 +30,37 @@ export type RootTask =
       readonly request: CopyRequest;
       readonly capture: Capture;
     }
+  /** A copy to a directory beside the root. */
+  | {
+      readonly kind: 'gather';
+      readonly source: string | undefined;
+      readonly request: CopyRequest;
+      readonly directory: string;
+    }
+  /** Puts what a step alone sees in the place of what is there. Answers with {@link PlacedMounts}. */
+  | { readonly kind: 'place'; readonly mounts: readonly RootMount[]; readonly where: string }
+  /** Puts back what was there. */
+  | { readonly kind: 'unplace' }
   /** Says that a step that the thread does not see is about to change the root. Answers with {@link StepView}. */
   | { readonly kind: 'step'; readonly workingDirectory: string }
   | { readonly kind: 'finish'; readonly isDeleting: boolean };
+
+/** Something that a step alone sees. */
+export type RootMount = { readonly target: string } & (
+  | { readonly kind: 'tree'; readonly query: SourceQuery; readonly keepOwners: boolean }
+  | { readonly kind: 'cache'; readonly directory: string; readonly readOnly: boolean }
+  | { readonly kind: 'tmpfs' }
+  | ({ readonly kind: 'file'; readonly content: Uint8Array } & StepFileOwner)
+  | { readonly kind: 'socket' }
+);
+
+/** For each mount, in their order. */
+export interface PlacedMounts {
+  /** Where it really is. */
+  readonly paths: readonly string[];
+  /** Of directories outside, what `copyInto` gave. */
+  readonly stamps: readonly (string | undefined)[];
+}
 
 /** Where a layer is set down, and how. */
 export interface Capture {

@@ -1,6 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { capabilityError } from '../../../src/os/index.ts';
 import { plainError, workerLoaded } from '../../../src/support/index.ts';
+import { gatherInto } from '../../context/index.ts';
 import { filledRequest, InplaceRoot } from './inplace-root.ts';
 import { linkedCopy } from './linked-copy.ts';
 import type { RootAnswer, RootOptions, RootRequest, RootTask } from './messages.ts';
@@ -46,6 +47,13 @@ async function execute(target: InplaceRoot, task: RootTask): Promise<unknown> {
       return target.makeDirectory(task.path, task.user, task.where);
     case 'digest':
       return target.digest(task.tree, task.query, task.modes);
+    case 'gather':
+      await gatherInto(task.directory, filledRequest(task.source, task.request));
+      return undefined;
+    case 'place':
+      return target.place(task.mounts, task.where);
+    case 'unplace':
+      return target.unplace();
     case 'step':
       return target.viewOf(task.workingDirectory);
     case 'snapshot':

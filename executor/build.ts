@@ -134,6 +134,7 @@ async function buildFrom(
     keyed: cache !== undefined,
     rules: options.cache.rules,
     clampTime: options.sourceDate,
+    ignored: options.ignoredPaths,
     signal: controller.signal,
   });
   const { stages } = plan;
@@ -178,7 +179,8 @@ async function buildFrom(
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
     compression: options.outputs.compression,
-    clampTime: options.sourceDate,
+    limits: { clampTime: options.sourceDate, ignored: options.ignoredPaths },
+    singleSnapshot: options.singleSnapshot,
     exported: exportedStages(targets),
     sources: sourceStages(stages),
     mountParts,

@@ -43,6 +43,7 @@ import { traceBuild } from './tracing/index.ts';
 
 interface Flags extends SourceFlags, MountFlags, ExportFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   label: string[];
+  singleSnapshot: boolean;
   checkError: boolean;
   attest: string[];
   cacheDir?: string;
@@ -99,6 +100,7 @@ function addBuildFlags(command: Command): void {
     ...mountFlags(),
     ...exportFlags(),
     listFlag('--label <name=value>', 'label of the image'),
+    booleanFlag('--single-snapshot', 'make one layer of all steps of a stage; no layer cache is used', false),
     checkErrorFlag(),
     attestFlag(),
     ...cacheFlags(),
@@ -181,6 +183,7 @@ function buildOptions(flags: Flags): BuildOptions {
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
+    singleSnapshot: flags.singleSnapshot,
     mountSources: mountSources(flags, process.env),
     checkError: flags.checkError,
     cacheDirectory,

@@ -5,11 +5,19 @@ import { describeMount, type MountContent } from './mount-keys.ts';
 import type { ResolvedRemote } from './remote/index.ts';
 import type { Operation, Step } from './steps.ts';
 
+/** What is left out of every layer that is made, or changed in it. */
+export interface LayerLimits {
+  /** No time is later, in seconds since 1970. */
+  readonly clampTime?: number | undefined;
+  /** Absolute paths that are in no layer, with all that is below them; sorted. */
+  readonly ignored?: readonly string[] | undefined;
+}
+
 /** What is known of a step when its key is made. */
 export interface KeyParts {
   /** Null for a layer that is made on nothing. */
   readonly parent: CacheKey | null;
-  readonly clampTime: number | undefined;
+  readonly limits: LayerLimits;
   /** The key of the stage or image that a copy is from. */
   readonly source: CacheKey | undefined;
   /** Of the files of the context that a copy takes. */
@@ -22,11 +30,11 @@ export interface KeyParts {
 /** What the key of a step is made of, before anything of this build's stages is there. */
 export function definitionOf(
   { operation }: Step,
-  { parent, clampTime, source, content, remotes, mounts }: KeyParts,
+  { parent, limits, source, content, remotes, mounts }: KeyParts,
 ): KeyDefinition {
   if (operation.kind === 'copy') {
     if (source === undefined)
-      return copyContentDefinition(operation, parent, content ?? null, clampTime, remotes);
+      return copyContentDefinition(operation, parent, content ?? null, limits, remotes);
     const { patterns, destination, chown = null } = operation;
     const chmod = chmodText(operation);
     return {
@@ -37,7 +45,7 @@ export function definitionOf(
       destination,
       chown,
       chmod,
-      ...copyFlags(operation, clampTime),
+      ...copyFlags(operation, limits),
     };
   }
   if (parent === null) throw new Error('only copies are made on nothing');
@@ -77,13 +85,14 @@ function chmodText({ chmod }: CopyOperation): string | null {
 /** Copies without these flags have the keys that they would have if there were no such flags. */
 function copyFlags(
   { parents, excludes, link }: CopyOperation,
-  clampTime: number | undefined,
-): { parents?: true; excludes?: readonly string[]; clampTime?: number } {
+  { clampTime, ignored = [] }: LayerLimits,
+): { parents?: true; excludes?: readonly string[]; clampTime?: number; ignored?: readonly string[] } {
   return {
     ...(parents ? { parents } : {}),
     ...(excludes.length === 0 ? {} : { excludes }),
-    // Other copies have it in the key of their base.
+    // Other copies have these in the key of their base.
     ...(link && clampTime !== undefined ? { clampTime } : {}),
+    ...(link && ignored.length > 0 ? { ignored } : {}),
   };
 }
 
@@ -92,7 +101,7 @@ export function copyContentDefinition(
   operation: CopyOperation,
   parent: CacheKey | null,
   content: Digest | null,
-  clampTime: number | undefined,
+  limits: LayerLimits,
   remotes: readonly ResolvedRemote[] = [],
 ): KeyDefinition {
   return {
@@ -105,7 +114,7 @@ export function copyContentDefinition(
     files: operation.files,
     unpackArchives: operation.unpackArchives,
     keepOwners: operation.from !== undefined && operation.from.kind !== 'context',
-    ...copyFlags(operation, clampTime),
+    ...copyFlags(operation, limits),
     ...(remotes.length === 0
       ? {}
       : { remotes: remotes.map(({ identity }, at) => describeRemote(operation, identity, at)) }),

@@ -24,11 +24,15 @@ export interface SourceOptions {
   readonly platforms: readonly Platform[];
   /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
   readonly sourceDate: number | undefined;
+  /** Absolute paths, sorted, that are in no layer that is made. */
+  readonly ignoredPaths: readonly string[];
 }
 
 /** What the user asked of one build, checked and with its defaults. */
 export interface BuildOptions extends SourceOptions {
   readonly labels: ReadonlyMap<string, string>;
+  /** All steps of a stage make one layer together. Nothing is taken from a layer cache, or put there. */
+  readonly singleSnapshot: boolean;
   /** What the build checks find fails the build. */
   readonly checkError: boolean;
   readonly outputs: OutputOptions;

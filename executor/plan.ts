@@ -50,6 +50,8 @@ export interface PlanOptions {
   readonly rules: CacheRules;
   /** What times in layers are limited to, in seconds since 1970: with another limit they are other layers. */
   readonly clampTime?: number | undefined;
+  /** Paths that are in no layer, likewise. */
+  readonly ignored?: readonly string[] | undefined;
   readonly consumed: Set<string>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -142,7 +144,7 @@ async function planStage(
         ? undefined
         : definitionOf(step, {
             parent: own,
-            clampTime: options.clampTime,
+            limits: options,
             source: keyOf(files.source),
             content: files.reading?.digest,
             remotes,
@@ -206,11 +208,16 @@ function groundAbove(ground: StepGround, linked: boolean, key: CacheKey): StepGr
   return linked ? { ...ground, links: [...ground.links, key] } : { key, links: [] };
 }
 
-function entryBase({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): EntryBase {
+function entryBase(
+  { clampTime, ignored = [] }: PlanOptions,
+  base: PlannedBase,
+  platform: Platform,
+): EntryBase {
   if (base.kind === 'stage') return base.stage.origin.base;
   const facts = {
     platform: formatPlatform(platform),
     ...(clampTime === undefined ? {} : { clampTime }),
+    ...(ignored.length === 0 ? {} : { ignored }),
   };
   if (base.kind === 'scratch') return { name: 'scratch', chainID: null, ...facts };
   return { name: formatReference(base.image.reference), chainID: base.image.chainID, ...facts };
@@ -275,10 +282,14 @@ function treeStep(options: PlanOptions, resolved: ResolvedStage): StageItem {
   };
 }
 
-function baseKey({ clampTime }: PlanOptions, base: PlannedBase, platform: Platform): CacheKey | undefined {
+function baseKey(
+  { clampTime, ignored }: PlanOptions,
+  base: PlannedBase,
+  platform: Platform,
+): CacheKey | undefined {
   if (base.kind === 'stage') return base.stage.finalKey;
   const chainID = base.kind === 'image' ? base.image.chainID : null;
-  return stepKey({ kind: 'base', chainID, platform, clampTime });
+  return stepKey({ kind: 'base', chainID, platform, clampTime, ignored });
 }
 
 /** What stands for everything so far in the keys of the steps that follow one whose own key does not tell of it. */

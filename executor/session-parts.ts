@@ -3,6 +3,7 @@ import type { LayerCache, LookupResult } from '../src/layercache/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import type { Progress } from '../src/support/index.ts';
 import type { Volume } from '../src/volume/index.ts';
+import type { LayerLimits } from './definitions.ts';
 import type { Isolation } from './isolation/index.ts';
 import type { MountResources } from './mounts/index.ts';
 import type { PlannedStage } from './planned.ts';
@@ -27,8 +28,9 @@ export interface SessionParts {
   /** Stages that steps of other stages copy from. */
   readonly sources: ReadonlySet<PlannedStage>;
   readonly compression: Compression;
-  /** No time in a layer is later, in seconds since 1970. */
-  readonly clampTime: number | undefined;
+  readonly limits: LayerLimits;
+  /** All steps of a stage make one layer together. */
+  readonly singleSnapshot: boolean;
   readonly progress: Progress;
   /** Aborts everything that still runs; with a reason when a part of the build failed. */
   readonly controller: AbortController;

@@ -5,6 +5,7 @@ import type { KeyDefinition, LayerCache, LookupOptions } from '../src/layercache
 import type { ChainID, Digest } from '../src/oci/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
 import type { BaseImage } from './bases.ts';
+import type { LayerLimits } from './definitions.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
 import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { MountResources } from './mounts/index.ts';
@@ -85,8 +86,11 @@ export class BuildSession implements AsyncDisposable {
   lookupOptionsOf({ ttlSeconds }: PlannedStep): LookupOptions {
     return { maxAgeSeconds: ttlSeconds ?? this.#parts.maxAgeSeconds, signal: this.signal };
   }
-  get clampTime(): number | undefined {
-    return this.#parts.clampTime;
+  get singleSnapshot(): boolean {
+    return this.#parts.singleSnapshot;
+  }
+  get limits(): LayerLimits {
+    return this.#parts.limits;
   }
 
   scratchFile(): string {

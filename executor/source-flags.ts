@@ -1,7 +1,8 @@
-import { basename, join, resolve } from 'node:path';
+import { basename, join, normalize, resolve } from 'node:path';
 import type { Option } from 'commander';
 import { booleanFlag, listFlag, parsePairs, valueFlag } from '../src/cli/index.ts';
 import { formatPlatform, parseBuildPlatform, type Platform, type Reference } from '../src/oci/index.ts';
+import { UsageError } from '../src/support/index.ts';
 import { dockerfileName } from './context/index.ts';
 import { dockerfilePath } from './dockerfile-path.ts';
 import { parseBuildContexts } from './named-contexts.ts';
@@ -18,6 +19,7 @@ export interface SourceFlags {
   readonly buildArg: readonly string[];
   readonly platform: readonly string[];
   readonly customPlatform: readonly string[];
+  readonly ignorePath: readonly string[];
   readonly reproducible?: boolean;
 }
 
@@ -34,6 +36,7 @@ export function sourceFlags(): Option[] {
     valueFlag('--target <stage>', 'build this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
     ...platformFlags(),
+    listFlag('--ignore-path <path>', 'leave this path of steps, and what is below it, out of all layers'),
     booleanFlag(
       '--reproducible',
       'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
@@ -88,6 +91,7 @@ export function sourceOptions(flags: SourceFlags, destinations: readonly Referen
     target: flags.target,
     buildArguments: withSourceDate(buildArguments, date),
     sourceDate: date,
+    ignoredPaths: ignoredPaths(flags.ignorePath),
     platforms: platformsOf(flags),
   };
 }
@@ -97,4 +101,14 @@ function subjectOf(destinations: readonly Reference[], context: string, dockerfi
   const [image] = destinations;
   const name = image === undefined ? basename(resolve(context)) : `${image.registry}/${image.repository}`;
   return `${name} ${dockerfileName(dockerfile)}`;
+}
+
+/** @throws UsageError. */
+function ignoredPaths(paths: readonly string[]): string[] {
+  for (const path of paths)
+    if (!path.startsWith('/') || normalize(path) === '/')
+      throw new UsageError(`--ignore-path ${path} is no path below the root of the image`, {
+        remedy: 'Write it as /var/cache/name.',
+      });
+  return [...new Set(paths.map((path) => normalize(path).replace(/\/$/, '')))].sort();
 }

@@ -82,10 +82,10 @@ export class StageBuilder {
       const byContent = await this.#reuseByContent(step);
       if (byContent !== undefined) return this.#cached(step, byContent, seconds());
       // What is made on nothing has a root file system of its own, and what comes after it one with its layer.
-      if (isLinked(step)) await this.#leave();
+      if (this.#isApart(step)) await this.#leave();
       await executeStep(this.#session, step, this.#access);
-      const layer = await this.#seal(step);
-      if (isLinked(step)) await this.#leave();
+      const layer = await this.#layerAfter(step);
+      if (this.#isApart(step)) await this.#leave();
       const detail = this.#outcomes.get(step) ?? (await this.#session.reasonOf(step));
       progress.emit({
         type: 'step-end',
@@ -210,12 +210,14 @@ export class StageBuilder {
 
   async #openRootfs(step: PlannedStep): Promise<Rootfs> {
     if (this.#rootfs !== undefined) return this.#rootfs;
-    const { scratch, clampTime, signal } = this.#session;
+    const { scratch, signal } = this.#session;
+    const { clampTime, ignored = [] } = this.#session.limits;
     this.#rootfs = await this.#session.isolation.openRootfs(this.#session.layersOf(this.#below(step)), {
       scratch,
       isSource: this.#session.isSource(this.#stage),
-      isMergeable: isLinked(step),
+      isMergeable: this.#isApart(step),
       clampTime,
+      ignored,
       signal,
     });
     return this.#rootfs;
@@ -223,7 +225,19 @@ export class StageBuilder {
 
   /** What a step's layer is made on: everything so far, or with `--link` nothing. */
   #below(step: PlannedStep): StackedLayer[] {
-    return isLinked(step) ? [] : [...this.#stack];
+    return this.#isApart(step) ? [] : [...this.#stack];
+  }
+
+  /** Whether a step's layer is made on nothing. */
+  #isApart(step: PlannedStep): boolean {
+    return isLinked(step) && !this.#session.singleSnapshot;
+  }
+
+  /** What a step gave; with a single snapshot the last step of a stage has what all of them did. */
+  async #layerAfter(step: PlannedStep): Promise<StackedLayer> {
+    if (!this.#session.singleSnapshot || step === this.#stage.steps.at(-1)) return this.#seal(step);
+    const lineage = { step, stage: this.#stage.label, hit: undefined };
+    return { placed: Promise.resolve(undefined), files: undefined, created: new Date(), lineage };
   }
 
   /** Closes the root file system; a later step that needs one opens it again. */

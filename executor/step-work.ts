@@ -151,7 +151,7 @@ export async function contentDefinition(
     const layers = await stage.layersOf(source);
     const modes = typeof operation.chmod !== 'number';
     const content = await digest(layers, copyQuery(step, operation, '/'), modes);
-    return copyContentDefinition(operation, parentKey, content, session.clampTime);
+    return copyContentDefinition(operation, parentKey, content, session.limits);
   }
   if (operation.kind !== 'run' || parentKey === null) return undefined;
   if (step.mounts.every((mount) => mount.source === undefined)) return undefined;

@@ -125,7 +125,7 @@ async function plan(
 ): Promise<PlannedStage[]> {
   const text = await readDockerfile(source.dockerfile);
   const file = dockerfileName(source.dockerfile);
-  const { buildArguments, platforms, subject, sourceDate: clampTime } = source;
+  const { buildArguments, platforms, subject, sourceDate: clampTime, ignoredPaths: ignored } = source;
   try {
     const dockerfile = parseDockerfile(text, file);
     const context = await openContext(source.context, source.dockerfile);
@@ -146,6 +146,7 @@ async function plan(
         dockerfile,
         subject,
         clampTime,
+        ignored,
         target,
         origins: source.contexts.origins,
         platforms,

@@ -224,9 +224,9 @@ class OverlayRootfs implements Rootfs {
     const upper = join(space.directory, 'upper');
     removeMountPoints(upper, [...this.#mountPoints]);
     this.#mountPoints.clear();
-    const { clampTime, isMergeable } = this.#options;
+    const { clampTime, ignored, isMergeable } = this.#options;
     if (isMergeable) await makeMergeable(upper);
-    const diff = { upper, lowers: this.#lowers, clampTime };
+    const diff = { upper, lowers: this.#lowers, clampTime, ignored };
     this.#lowers = [upper, ...this.#lowers];
     this.#space = undefined;
     return {

@@ -118,6 +118,8 @@ export interface RootfsOptions {
   readonly isMergeable: boolean;
   /** No time in its layers is later, in seconds since 1970; undefined: there is no limit. */
   readonly clampTime: number | undefined;
+  /** Absolute paths that are in none of its layers, with all that is below them. */
+  readonly ignored: readonly string[];
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -1,5 +1,13 @@
 import { type BigIntStats, constants, lstatSync, readdirSync, readlinkSync } from 'node:fs';
-import { type BytePath, deviceNumbers, getXattr, ownerOf, pathBuffer, toBytePath } from '../os/index.ts';
+import {
+  type BytePath,
+  deviceNumbers,
+  getXattr,
+  ownerOf,
+  pathBuffer,
+  toBytePath,
+  treePath,
+} from '../os/index.ts';
 import {
   type Change,
   EntryMaker,
@@ -20,6 +28,8 @@ export interface DiffRequest {
   readonly lowers: readonly string[];
   /** Absolute paths made only to mount something on them: left out while they are empty. */
   readonly mountPoints?: readonly string[];
+  /** Absolute paths that are in no layer, with all that is below them. */
+  readonly ignored?: readonly string[] | undefined;
   /** No modification time in the layer is later than this, in seconds since the epoch. */
   readonly clampTime?: number | undefined;
 }
@@ -42,13 +52,13 @@ export function* overlayChanges(request: DiffRequest): Generator<Change> {
 class DiffWalk {
   readonly #upper: string;
   readonly #mountPoints: ReadonlySet<string>;
+  readonly #ignored: ReadonlySet<string>;
   readonly #entries: EntryMaker;
 
   constructor(request: DiffRequest) {
     this.#upper = toBytePath(request.upper);
-    this.#mountPoints = new Set(
-      (request.mountPoints ?? []).map((path) => toBytePath(path.replace(/^\/+/, ''))),
-    );
+    this.#mountPoints = new Set((request.mountPoints ?? []).map(treePath));
+    this.#ignored = new Set((request.ignored ?? []).map(treePath));
     this.#entries = new EntryMaker(request.clampTime);
   }
 
@@ -81,6 +91,7 @@ class DiffWalk {
 
   #child(parent: string, name: string, lowers: readonly string[]): Change[] {
     const path = parent === '' ? name : `${parent}/${name}`;
+    if (this.#ignored.has(path)) return [];
     const stat = lstatSync(this.#bytes(path), { bigint: true });
     const lower = lookBelow(lowers, name);
     // A socket is in no layer, but it hides what was there.

@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { type Change, EntryMaker, opaqueName, whiteout, whiteoutPrefix } from './entries.ts';
-import type { StatusFields } from '../os/index.ts';
+import { type StatusFields, treePath } from '../os/index.ts';
 import type { EntryFacts } from './entry-facts.ts';
 import type { EntryTable } from './entry-table.ts';
 import type { Territory } from './territory.ts';
@@ -176,6 +176,37 @@ export class TreeChanges {
   /** Says that an uncertain entry is what it was. */
   clear(index: number): void {
     this.#marks[index] = (this.#marks[index] ?? 0) & ~marks.uncertain;
+  }
+
+  /**
+   * Says that what changed at a path, and below it, is not looked at: no layer has it.
+   *
+   * @param path absolute, as a string of UTF-8.
+   */
+  ignore(path: string): void {
+    let directory: number = rootIndex;
+    const names = treePath(path).split('/');
+    const last = names.pop() ?? '';
+    for (const name of names) {
+      const index = this.#childNamed(directory, name);
+      if (index === undefined) return;
+      directory = index;
+    }
+    const removed = this.#removed.get(directory)?.filter((name) => name !== last) ?? [];
+    if (removed.length > 0) this.#removed.set(directory, removed);
+    else this.#removed.delete(directory);
+    const index = this.#childNamed(directory, last);
+    if (index === undefined) return;
+    this.#marks.fill(0, index, this.#next.end(index));
+    for (let at = index; at < this.#next.end(index); at++) this.#removed.delete(at);
+  }
+
+  #childNamed(directory: number, name: string): number | undefined {
+    const next = this.#next;
+    const end = directory === rootIndex ? next.count : next.end(directory);
+    for (let index = directory + 1; index < end; index = next.end(index))
+      if (next.name(index) === name) return index;
+    return undefined;
   }
 
   /** Marked entries with their paths, without those below an unmarked directory. */

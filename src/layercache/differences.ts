@@ -217,6 +217,8 @@ function groundDifferences(now: KeyedStep, before: KeyedStep): Difference[] {
     ];
   if (base.clampTime !== formerBase.clampTime)
     return [{ field: 'base.clampTime', words: 'SOURCE_DATE_EPOCH or --reproducible changed' }];
+  if (base.ignored?.join('\0') !== formerBase.ignored?.join('\0'))
+    return [{ field: 'base.ignored', words: '--ignore-path changed' }];
   return [{ field: 'base.chainID', words: `base content changed: ${shown(base.name)}` }];
 }
 

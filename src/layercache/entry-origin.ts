@@ -30,23 +30,27 @@ export interface EntryBase {
   readonly platform: string;
   /** What times in its layers are limited to, in seconds since 1970; undefined for no limit. */
   readonly clampTime?: number | undefined;
+  /** Paths that are in none of its layers; undefined for none. */
+  readonly ignored?: readonly string[] | undefined;
 }
 
 const longestName = 1000;
 /** Copies with `--link` that are named; an image has at most 127 layers. */
 const mostLinks = 128;
+/** Ignored paths that are named. */
+const mostPaths = 100;
 
 /** The key of a base, which the first step on it has for its parent. */
-export function baseKeyOf({ chainID, platform, clampTime }: EntryBase): CacheKey {
-  return keyOfDescription({ kind: 'base', chainID, platform, clampTime });
+export function baseKeyOf({ chainID, platform, clampTime, ignored }: EntryBase): CacheKey {
+  return keyOfDescription({ kind: 'base', chainID, platform, clampTime, ignored });
 }
 
 /** The origin as an annotation. */
 export function encodeOrigin({ line, base, ground }: EntryOrigin): string {
-  const { name, chainID, platform, clampTime } = base;
+  const { name, chainID, platform, clampTime, ignored } = base;
   return JSON.stringify({
     line: line.slice(0, longestName),
-    base: { name: name.slice(0, longestName), chainID, platform, clampTime },
+    base: { name: name.slice(0, longestName), chainID, platform, clampTime, ignored },
     ground,
   });
 }
@@ -61,7 +65,7 @@ export function decodeOrigin(text: unknown): EntryOrigin | undefined {
     throw error;
   }
   const { line, base, ground } = (value ?? {}) as { line?: unknown; base?: unknown; ground?: unknown };
-  const { name, chainID, platform, clampTime } = (base ?? {}) as Record<string, unknown>;
+  const { name, chainID, platform, clampTime, ignored } = (base ?? {}) as Record<string, unknown>;
   if (typeof line !== 'string' || typeof name !== 'string' || typeof platform !== 'string') return undefined;
   if (chainID !== null && !isDigest(chainID)) return undefined;
   return {
@@ -71,9 +75,18 @@ export function decodeOrigin(text: unknown): EntryOrigin | undefined {
       chainID: chainID as ChainID | null,
       platform: platform.slice(0, 100),
       ...(Number.isSafeInteger(clampTime) ? { clampTime: clampTime as number } : {}),
+      ...(isPaths(ignored) ? { ignored } : {}),
     },
     ground: decodeGround(ground),
   };
+}
+
+function isPaths(value: unknown): value is string[] {
+  return (
+    Array.isArray(value) &&
+    value.length <= mostPaths &&
+    value.every((path) => typeof path === 'string' && path.length <= longestName)
+  );
 }
 
 function decodeGround(value: unknown): EntryGround | undefined {

@@ -19,6 +19,8 @@ interface CopyFlags {
   readonly remotes?: readonly CanonicalValue[];
   /** The latest time in a layer of `--link`, which no base below it tells. */
   readonly clampTime?: number;
+  /** Paths that its layer has not, likewise. */
+  readonly ignored?: readonly string[];
 }
 
 /** Everything that decides what a step makes (DESIGN: docs/cache-keys.md). */
@@ -29,6 +31,8 @@ export type KeyDefinition =
       readonly platform: Platform;
       /** The latest time in the layers made on it, in seconds since 1970. Undefined, and not in the key: there is none. */
       readonly clampTime?: number | undefined;
+      /** Absolute paths, sorted, that are in none of these layers. In the key only when there are any. */
+      readonly ignored?: readonly string[] | undefined;
     }
   | {
       readonly kind: 'run';
@@ -80,9 +84,12 @@ export type KeyDefinition =
 export function describeKey(definition: KeyDefinition): CanonicalValue {
   switch (definition.kind) {
     case 'base': {
-      const { kind, chainID, platform, clampTime } = definition;
-      const described = { kind, chainID, platform: formatPlatform(platform) };
-      return clampTime === undefined ? described : { ...described, clampTime };
+      const { kind, chainID, platform, clampTime, ignored = [] } = definition;
+      return {
+        ...{ kind, chainID, platform: formatPlatform(platform) },
+        ...(clampTime === undefined ? {} : { clampTime }),
+        ...(ignored.length === 0 ? {} : { ignored }),
+      };
     }
     case 'run': {
       const env = Object.fromEntries(

@@ -18,3 +18,8 @@ export function pathBuffer(path: BytePath): Buffer {
 export function pathText(path: BytePath): string {
   return pathBuffer(path).toString();
 }
+
+/** An absolute path, given as a string of UTF-8, as it is named within a tree: without slashes around it. */
+export function treePath(path: string): BytePath {
+  return toBytePath(path.replace(/^\/+|\/+$/g, ''));
+}

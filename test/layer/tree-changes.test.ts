@@ -152,7 +152,7 @@ const baseLayers = (): LayerSource[] => [
 ];
 
 /** The tar of what a script changes in a copy of the base, found by looking at the tree before and after. */
-async function byWalk(script: string): Promise<Buffer | undefined> {
+async function byWalk(script: string, ignored: readonly string[] = []): Promise<Buffer | undefined> {
   const tree = mkdtempSync(join(scratch, 'tree-'));
   execFileSync('cp', ['-a', `${join(scratch, 'base')}/.`, tree]);
   const territory = new Territory({ root: tree });
@@ -164,6 +164,7 @@ async function byWalk(script: string): Promise<Buffer | undefined> {
   const tars: (Buffer | undefined)[] = [];
   for (const layer of baseLayers()) {
     const changes = new TreeChanges(before, after);
+    for (const path of ignored) changes.ignore(path);
     await clearUnchanged(changes, territory, [layer]);
     const output = `${tree}-${layer.kind}.tar`;
     const captured = captureLayer(changes.entries(territory, 0), output);
@@ -179,7 +180,7 @@ function differences(a: TreeState, b: TreeState): string[] {
 }
 
 /** The same as an overlay file system records it. */
-async function byOverlay(script: string): Promise<Buffer | undefined> {
+async function byOverlay(script: string, ignored: readonly string[] = []): Promise<Buffer | undefined> {
   const space = mkdtempSync(join(scratch, 'overlay-'));
   const [upper, work, merged] = ['upper', 'work', 'merged'].map((name) => join(space, name)) as [
     string,
@@ -201,6 +202,7 @@ async function byOverlay(script: string): Promise<Buffer | undefined> {
     output,
     compression: 'gzip',
     clampTime: 0,
+    ignored,
   });
   return facts === undefined ? undefined : execFileSync('gzip', ['-dc', output], { maxBuffer: 1 << 28 });
 }
@@ -221,6 +223,22 @@ describe('what changed between two looks at a tree', () => {
       if (expected !== undefined) assert.deepEqual(names(overlay).sort(), [...expected].sort());
       const walk = await byWalk(script);
       assert.deepEqual(names(walk), names(overlay));
+      assert.ok(walk === undefined ? overlay === undefined : overlay?.equals(walk), 'the bytes differ');
+    });
+
+  for (const [what, script, ignored, expected] of [
+    ['writes there', 'echo x > dir/sub/new; echo y > file', ['/dir/sub'], ['file']],
+    ['makes it', 'mkdir -p new/a; echo x > new/a/b; echo y > new/c', ['/new/a'], ['new/', 'new/c']],
+    ['removes it', 'rm -r dir/sub; touch -d 2020-01-01T00:00:00 dir', ['/dir/sub'], []],
+    ['removes something in it', 'rm dir/sub/three', ['/dir/sub'], []],
+    ['links it', 'ln links/a dir/sub/d; rm links/b', ['/links'], ['dir/', 'dir/sub/', 'dir/sub/d']],
+    ['writes elsewhere', 'echo x > dir/two', ['/dir/sub', '/nowhere/at/all', '/file/x'], ['dir/', 'dir/two']],
+  ] as const)
+    test(`has nothing of an ignored path when a step ${what}`, async () => {
+      const walk = await byWalk(script, ignored);
+      const overlay = await byOverlay(script, ignored);
+      assert.deepEqual(names(walk), expected);
+      assert.deepEqual(names(overlay), expected);
       assert.ok(walk === undefined ? overlay === undefined : overlay?.equals(walk), 'the bytes differ');
     });
 

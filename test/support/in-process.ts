@@ -58,6 +58,8 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       labels: new Map(),
       platforms: (request.platforms ?? []).map(parsePlatform),
       checkError: false,
+      ignoredPaths: [],
+      singleSnapshot: false,
       outputs: {
         destinations: [],
         push: false,

@@ -201,11 +201,12 @@ export class InplaceRoot {
   }
 
   /** Captures what changed since the last look as a layer. @returns undefined when nothing changed. */
-  async snapshot({ output, clampTime }: Capture): Promise<CapturedLayer | undefined> {
+  async snapshot({ output, clampTime, ignored }: Capture): Promise<CapturedLayer | undefined> {
     if (this.#state === undefined || this.#applied === undefined) throw new Error('no tree is open');
     const { territory } = this.#slate;
     const state = this.#look();
     const changes = new TreeChanges(this.#state, state);
+    for (const path of ignored) changes.ignore(path);
     await clearUnchanged(changes, territory, this.#applied);
     const captured = captureLayer(changes.entries(territory, clampTime), output);
     this.#remember(state);

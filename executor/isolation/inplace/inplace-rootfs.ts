@@ -27,6 +27,8 @@ export interface InplaceRootfsParts {
   readonly scratch: string;
   /** No modification time in a layer is later, in seconds since the epoch. */
   readonly clampTime: number | undefined;
+  /** Absolute paths that are in no layer. */
+  readonly ignored: readonly string[];
   /** Given back when the root file system is closed. */
   readonly turn: Disposable;
   readonly progress: Progress;
@@ -105,8 +107,8 @@ export class InplaceRootfs implements Rootfs {
   }
 
   async seal(): Promise<SealedStep> {
-    const { scratch, clampTime } = this.#parts;
-    const capture = { output: join(scratch, randomName('captured-')), clampTime };
+    const { scratch, clampTime, ignored } = this.#parts;
+    const capture = { output: join(scratch, randomName('captured-')), clampTime, ignored };
     return sealedStep(await this.#ask<CapturedLayer | undefined>({ kind: 'snapshot', capture }));
   }
 

@@ -77,14 +77,15 @@ export class InplaceIsolation implements Isolation {
   }
 
   async openRootfs(layers: LayerStack, options: RootfsOptions): Promise<Rootfs> {
-    const { scratch, clampTime, isSource, signal } = options;
+    const { scratch, clampTime, ignored, isSource, signal } = options;
     if (options.isMergeable) return new LinkedRootfs((await this.#start(signal)).thread, options);
     const turn = await this.#turns.acquire(signal);
     try {
       const { thread, steps } = await this.#start(signal);
       const sources = await layers.sources();
       await thread.ask({ kind: 'open', layers: sources, isSource }, signal);
-      return new InplaceRootfs({ thread, steps, scratch, clampTime, turn, progress: this.#options.progress });
+      const { progress } = this.#options;
+      return new InplaceRootfs({ thread, steps, scratch, clampTime, ignored, turn, progress });
     } catch (error) {
       turn[Symbol.dispose]();
       throw error;

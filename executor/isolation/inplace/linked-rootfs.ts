@@ -19,7 +19,7 @@ export class LinkedRootfs implements Rootfs {
   }
 
   async copy(source: CopySource, request: CopyRequest, signal?: AbortSignal): Promise<string> {
-    const { scratch, clampTime } = this.#options;
+    const { scratch, clampTime, ignored } = this.#options;
     const tree =
       source.kind === 'layers'
         ? await this.#thread.ask<string>(
@@ -27,7 +27,7 @@ export class LinkedRootfs implements Rootfs {
             signal,
           )
         : undefined;
-    const capture = { output: join(scratch, randomName('captured-')), clampTime };
+    const capture = { output: join(scratch, randomName('captured-')), clampTime, ignored };
     const { stamp, layer } = await this.#thread.ask<LinkedCopy>(
       { kind: 'link', source: tree, request, capture },
       signal,

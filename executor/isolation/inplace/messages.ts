@@ -67,6 +67,8 @@ export interface Capture {
   readonly output: string;
   /** No modification time is later, in seconds since the epoch. */
   readonly clampTime: number | undefined;
+  /** Absolute paths that are not in it. */
+  readonly ignored: readonly string[];
 }
 
 /** What a copy onto nothing gave. */

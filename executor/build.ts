@@ -6,7 +6,7 @@ import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
-import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
+import { type ContextPlace, dockerfileName, fetchContext, isIgnoredForCertain } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
 import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
 import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
@@ -15,16 +15,17 @@ import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
+import { type OpenedSource, openSource } from './open-source.ts';
 import { type BuildOptions, givenPaths } from './options.ts';
 import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
+import { keepGitDirName } from './source-flags.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stage-builder.ts';
-import { openVolumes } from './volumes.ts';
-import { waitForWarmer } from './wait-for-warmer.ts';
+import { Workplace } from './workplace.ts';
 
 export const creator = `kiln/${version}`;
 
@@ -54,48 +55,60 @@ export async function build(
   signal: AbortSignal,
   marks: BuildMarks = {},
 ): Promise<BuildOutcome> {
-  const source = await readDockerfile(options.dockerfile);
+  using controller = linkedController(signal);
+  await using workplace = new Workplace(options, progress, controller.signal);
+  const contextPlace = async (): Promise<ContextPlace> => ({
+    client,
+    scratch: await workplace.scratch(),
+    progress,
+    signal: controller.signal,
+    environment: process.env,
+  });
+  const source = await openSource(options, contextPlace);
   try {
-    return await buildFrom(source, options, client, progress, signal, marks);
+    return await buildFrom(source, options, client, progress, { controller, workplace, contextPlace }, marks);
   } catch (error) {
-    throw addExcerpt(dockerfileName(options.dockerfile), source.split(/\r?\n/), error);
+    throw addExcerpt(dockerfileName(options.dockerfile), source.text.split(/\r?\n/), error);
   }
 }
 
+/** Where a build works, and what ends it. */
+interface BuildPlace {
+  readonly controller: { readonly controller: AbortController; readonly signal: AbortSignal };
+  readonly workplace: Workplace;
+  readonly contextPlace: () => Promise<ContextPlace>;
+}
+
 async function buildFrom(
-  source: string,
+  { text, dockerfile: dockerfileFile, context }: OpenedSource,
   options: BuildOptions,
   client: RegistryClient,
   progress: Progress,
-  signal: AbortSignal,
+  { controller, workplace, contextPlace }: BuildPlace,
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
-  using controller = linkedController(signal);
   const { platform, buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
-  const context = await openContext(options.context, options.dockerfile);
-  const dockerfile = parseDockerfile(source, dockerfileName(options.dockerfile));
+  const dockerfile = parseDockerfile(text, dockerfileName(options.dockerfile));
   const graph = resolveStages(dockerfile, {
     target: options.target,
     buildArguments,
     platform,
     contexts: options.contexts.origins,
   });
-  if (options.waitForWarmerSeconds !== undefined)
-    await waitForWarmer(options.cacheDirectory, options.waitForWarmerSeconds, progress, controller.signal);
-  await using volumes = await openVolumes(options, progress);
+  const volumes = await workplace.volumes();
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
   const cache =
     options.cache.location === undefined
       ? undefined
       : openLayerCache(options.cache.location, client, creator);
-  await using scratch = await volumes.scratch();
-  const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
+  const scratch = await workplace.scratch();
+  const repositories = new GitTrees((host) => client.trustOf(host), scratch);
   const webFiles = new HttpFiles({
     get: (request) => client.readWebFile(request),
-    scratch: scratch.path,
+    scratch,
     memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
   });
   const consumed = new Set<string>(graph.globals.keys());
@@ -108,7 +121,9 @@ async function buildFrom(
     buildArguments,
     platform,
     remotes: new RemoteSources(webFiles, repositories),
-    contexts: new NamedContexts(options.contexts.sources, repositories),
+    contexts: new NamedContexts(options.contexts.sources, async (address, where) =>
+      fetchContext(address, await contextPlace(), where),
+    ),
     keyed: cache !== undefined,
     rules: options.cache.rules,
     clampTime: options.sourceDate,
@@ -130,8 +145,8 @@ async function buildFrom(
   if (target === undefined) throw new Error('no stage is needed');
   await using isolation = await openIsolation({
     ...options.isolation,
-    given: givenPaths(options),
-    scratch: scratch.path,
+    given: givenPaths(options, dockerfileFile),
+    scratch,
     progress,
     files,
   });
@@ -140,7 +155,7 @@ async function buildFrom(
     volumes: volumes.all,
     client,
     platform,
-    scratch: scratch.path,
+    scratch,
     cache,
     lookups,
     progress,
@@ -220,13 +235,16 @@ async function firstFailure(target: Promise<StageResult>, controller: AbortContr
   }
 }
 
+/** Build arguments that mean something without an ARG. */
+const speaksToBuilder = new Set([sourceDateName, keepGitDirName]);
+
 function warnUnused(
   buildArguments: ReadonlyMap<string, string>,
   consumed: ReadonlySet<string>,
   progress: Progress,
 ): void {
   const unused = [...buildArguments.keys()].filter(
-    (name) => !consumed.has(name) && !proxyArguments.has(name) && name !== sourceDateName,
+    (name) => !consumed.has(name) && !proxyArguments.has(name) && !speaksToBuilder.has(name),
   );
   if (unused.length > 0) progress.warn(`no ARG of the stages that are built declares ${unused.join(', ')}`);
 }

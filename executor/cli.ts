@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import {
   addFlags,
@@ -27,7 +27,7 @@ import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import type { BuildOptions } from './options.ts';
-import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
+import { baseNameOf, sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 
 interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   destination: string[];
@@ -53,6 +53,8 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor --context git://host.example/app.git#refs/heads/main --destination registry.example/app:1
+  tar -c . | executor --context tar://stdin --destination registry.example/app:1
   executor explain --context . --cache-repo registry.example/cache    why does it miss?
   executor check --help                                  look for mistakes without building
   executor check --environment                           where steps run here, and why
@@ -78,7 +80,7 @@ export function executorProgram(signal: AbortSignal): Command {
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, signal));
   program.addCommand(explainCommand(signal));
-  addCheckCommand(program);
+  addCheckCommand(program, signal);
   return program;
 }
 
@@ -159,11 +161,10 @@ function buildOptions(flags: Flags): BuildOptions {
   const source = sourceOptions(flags, destinations);
   const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
-  const directory = flags.context.replace(/^dir:\/\//, '');
   const plain = destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
   // With nothing said about where to, the image goes to a layout beside the cache.
   const ownLayout =
-    plain && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
+    plain && push ? join(cacheDirectory, 'images', baseNameOf(source.context).toLowerCase()) : undefined;
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
   return {
     ...source,

@@ -1,16 +1,25 @@
 import { resolve } from 'node:path';
-import { standardInput } from './context/index.ts';
+import { type ContextAddress, standardInput } from './context/index.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
 import type { CacheRules } from './plan.ts';
 import type { IsolationKind } from './isolation/index.ts';
 
+/** Where what is built comes from: a context, and a Dockerfile in it or anywhere. */
+export interface ContextOptions {
+  readonly context: ContextAddress;
+  /** A directory of the context that is the context. */
+  readonly contextSubPath: string | undefined;
+  /** Any certificate of the server of a context that is a repository is accepted. */
+  readonly contextSkipTls: boolean;
+  /** As it was given: relative to the context, or to the working directory. */
+  readonly dockerfile: string;
+}
+
 /** What is built: a Dockerfile and its context. */
-export interface SourceOptions {
-  readonly context: string;
+export interface SourceOptions extends ContextOptions {
   /** What `--build-context` puts in the place of stages and images. */
   readonly contexts: NamedContextSources;
-  readonly dockerfile: string;
   /** What is built, so that versions of one thing are known as such: the image or else the context, and the Dockerfile. */
   readonly subject: string;
   readonly target: string | undefined;
@@ -65,15 +74,21 @@ export interface CacheOptions {
   readonly copyLayers: boolean;
 }
 
-/** The paths that a build was given, and that are not an image's wherever they lie. */
-export function givenPaths(options: BuildOptions): string[] {
+/**
+ * The paths that a build was given, and that are not an image's wherever they lie.
+ *
+ * @param dockerfile where the Dockerfile was found.
+ */
+export function givenPaths(options: BuildOptions, dockerfile: string): string[] {
   const { outputs, cache } = options;
   const layout =
     cache.location?.startsWith('oci:') === true ? cache.location.slice('oci:'.length) : undefined;
   const named = [...options.contexts.sources.values()].map(contextPath);
+  const { context } = options;
+  const own = context.kind === 'directory' || context.kind === 'file' ? context.path : undefined;
   const paths = [
-    ...[options.context.replace(/^dir:\/\//, ''), options.cacheDirectory, ...named],
-    options.dockerfile === standardInput ? undefined : options.dockerfile,
+    ...[own, options.cacheDirectory, ...named],
+    dockerfile === standardInput ? undefined : dockerfile,
     ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, layout],
   ];
   return paths.filter((path) => path !== undefined).map((path) => resolve(path));

@@ -66,7 +66,7 @@ export class GitTrees {
     await mkdir(tree, { mode: 0o755 });
     await git.run(['init', '--quiet', '--template=', ...formatOf(revision.object)], tree);
     await git.run(['remote', 'add', '--', 'origin', git.address], tree);
-    await fetch(git, tree, revision);
+    await fetch(git, tree, revision, source);
     await git.run(['checkout', '--quiet', ...placeOf(revision)], tree);
     await requireCommit(git, tree, source, where);
     if (source.submodules)
@@ -120,35 +120,38 @@ async function defaultBranch(git: GitProgram, directory: string): Promise<string
   throw git.failure('', 'It has no default branch; name one.');
 }
 
-/** Fetches what a revision needs and no more, unless the server only gives what a ref names. */
-async function fetch(git: GitProgram, tree: string, { object, ref }: GitRevision): Promise<void> {
+/** Fetches what a revision needs and no more, unless the server only gives what a ref names, or the history is wanted. */
+async function fetch(
+  git: GitProgram,
+  tree: string,
+  { object, ref }: GitRevision,
+  { depth = 1, within }: GitSource,
+): Promise<void> {
   const target =
     ref?.startsWith('refs/tags/') === true ? ref : ref?.replace(/^refs\/heads\//, 'refs/remotes/origin/');
   const wanted = ref === undefined ? object : `+${ref}:${target ?? ref}`;
-  const shallow = await git.attempt(
-    ['fetch', '--quiet', '--depth=1', '--no-tags', '--', 'origin', wanted],
-    tree,
-  );
-  const found = await git.attempt(['cat-file', '-e', object], tree);
-  if (shallow.code === 0 && found.code === 0) return;
+  const fetchFrom = ['fetch', '--quiet', '--no-recurse-submodules'];
+  const shallow =
+    depth === 0
+      ? undefined
+      : await git.attempt([...fetchFrom, `--depth=${depth}`, '--no-tags', '--', 'origin', wanted], tree);
+  const has = async (): Promise<boolean> => (await git.attempt(['cat-file', '-e', object], tree)).code === 0;
+  if (shallow?.code === 0 && (await has())) return;
   // The ref has moved since, or the server does not give commits by their names: everything may hold it.
-  const unshallow = shallow.code === 0 ? ['--unshallow'] : [];
+  const unshallow = shallow?.code === 0 ? ['--unshallow'] : [];
+  const others = within === undefined ? [] : [`+${fullRef(within)}`];
+  const refs = ['+refs/heads/*:refs/remotes/origin/*', ...(ref === undefined ? others : [wanted])];
   const whole = await git.attempt(
-    [
-      'fetch',
-      '--quiet',
-      '--tags',
-      '--force',
-      ...unshallow,
-      '--',
-      'origin',
-      '+refs/heads/*:refs/remotes/origin/*',
-    ],
+    [...fetchFrom, '--tags', '--force', ...unshallow, '--', 'origin', ...new Set(refs)],
     tree,
   );
-  if (whole.code !== 0) throw git.failure(whole.stderr === '' ? shallow.stderr : whole.stderr);
-  if ((await git.attempt(['cat-file', '-e', object], tree)).code !== 0)
-    throw git.failure('', `It does not have ${object}; check the commit.`);
+  if (whole.code !== 0) throw git.failure(whole.stderr === '' ? (shallow?.stderr ?? '') : whole.stderr);
+  if (!(await has())) throw git.failure('', `It does not have ${object}; check the commit.`);
+}
+
+/** A ref of a server that need not be a branch. */
+function fullRef(name: string): string {
+  return name.startsWith('refs/') ? name : `refs/heads/${name}`;
 }
 
 /** A branch is checked out as one, so that a repository that is kept is on it. */

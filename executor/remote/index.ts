@@ -1,6 +1,7 @@
 export {
   type GitSource,
   type HttpSource,
+  isCommit,
   parseRemote,
   type RemoteFlags,
   type RemoteSource,

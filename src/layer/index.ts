@@ -4,7 +4,7 @@ export { childPath, namesIn, removeTree } from './clear-tree.ts';
 export { decompress } from './decompress.ts';
 export { waitForLaterChanges } from './clock.ts';
 export { clearUnchanged } from './earlier.ts';
-export { extractTar, isTarArchive } from './extract.ts';
+export { type ExtractOptions, extractStream, extractTar, isTarArchive } from './extract.ts';
 export type { Layer } from './layer.ts';
 export { LayerProblems } from './layer-problems.ts';
 export type { LayerSource } from './layer-source.ts';

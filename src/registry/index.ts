@@ -3,6 +3,8 @@ export {
   dockerConfigFiles,
   parseCredentialHelpers,
 } from './auth/default-keychain.ts';
+export { azureCredential, mayBeSomebodyToAzure } from './auth/identities/azure.ts';
+export { googleToken, mayBeSomebodyToGoogle } from './auth/identities/google.ts';
 export { RegistryClient } from './client.ts';
 export { RegistryError } from './errors.ts';
 export { authorizationOf, type HostTrust, type WebAnswer, type WebRequest } from './http/web.ts';

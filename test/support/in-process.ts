@@ -40,7 +40,9 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
   await using client = new RegistryClient();
   const { image } = await build(
     {
-      context,
+      context: { kind: 'directory', path: context },
+      contextSubPath: undefined,
+      contextSkipTls: false,
       contexts: parseBuildContexts(request.contexts ?? []),
       dockerfile: join(directory, 'Dockerfile'),
       subject: 'test Dockerfile',

@@ -43,7 +43,7 @@ export async function planOf(
     buildArguments,
     platform,
     remotes: new RemoteSources(files, trees),
-    contexts: new NamedContexts(new Map(), trees),
+    contexts: new NamedContexts(new Map(), () => Promise.reject(new Error('nothing is fetched'))),
     keyed: true,
     rules: { ...noCacheRules, ...setting.rules },
     consumed: new Set(),

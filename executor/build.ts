@@ -105,7 +105,7 @@ async function buildFrom(
       ? undefined
       : openLayerCache(options.cache.location, client, creator);
   const scratch = await workplace.scratch();
-  const repositories = new GitTrees((host) => client.trustOf(host), scratch);
+  const repositories = new GitTrees(client, scratch);
   const webFiles = new HttpFiles({
     get: (request) => client.readWebFile(request),
     scratch,

@@ -42,7 +42,7 @@ export async function openSource(
     throw new UsageError('the Dockerfile and the context cannot both be read from standard input', {
       remedy: 'Put the Dockerfile into the archive, or give its path.',
     });
-  const root = await fetchContext(address, await place(), '--context', options.contextSkipTls);
+  const root = await fetchContext(address, await place(), '--context', options.contextAccess);
   const directory = contextSubPath === undefined ? root : await subDirectory(root, contextSubPath);
   const dockerfile = dockerfilePath(given, directory, root);
   const text = await readDockerfile(dockerfile);

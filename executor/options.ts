@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { type ContextAddress, standardInput } from './context/index.ts';
+import { type ContextAddress, type RepositoryAccess, standardInput } from './context/index.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
 import type { CacheRules } from './plan.ts';
@@ -10,8 +10,8 @@ export interface ContextOptions {
   readonly context: ContextAddress;
   /** A directory of the context that is the context. */
   readonly contextSubPath: string | undefined;
-  /** Any certificate of the server of a context that is a repository is accepted. */
-  readonly contextSkipTls: boolean;
+  /** How the server of a context that is a repository is reached. */
+  readonly contextAccess: RepositoryAccess;
   /** As it was given: relative to the context, or to the working directory. */
   readonly dockerfile: string;
 }

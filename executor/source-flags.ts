@@ -10,6 +10,7 @@ import {
 } from '../src/oci/index.ts';
 import { UsageError } from '../src/support/index.ts';
 import {
+  accessOf,
   type ContextAddress,
   contextName,
   dockerfileName,
@@ -51,7 +52,7 @@ export function contextFlags(): Option[] {
     valueFlag('-b, --bucket <name>', 'deprecated: --context gs://NAME').hideHelp(),
     listFlag(
       '--git <key=value>',
-      'of a context that is a repository: branch, depth, recurse-submodules, keep-git-dir, insecure-skip-tls',
+      'of a context that is a repository: branch, depth, recurse-submodules, keep-git-dir, insecure-skip-tls, ssh-key, ssh-known-hosts',
     ),
     valueFlag(
       '-f, --dockerfile <path>',
@@ -124,7 +125,7 @@ export function contextOptions(
         ? { kind: 'git', source: { ...context.source, keepGitDir: true } }
         : context,
     contextSubPath: flags.contextSubPath,
-    contextSkipTls: git.insecureSkipTls === true,
+    contextAccess: accessOf(git),
     dockerfile: flags.dockerfile,
   };
 }

@@ -1,6 +1,7 @@
 export { copyInto, type CopyRequest, type FetchedSource } from './copy.ts';
 export { type IgnoreRules, isIgnoredForCertain, parseExcludes } from './dockerignore.ts';
 export {
+  accessOf,
   type ContextAddress,
   contextName,
   type ContextPlace,
@@ -10,6 +11,7 @@ export {
   parseContext,
   parseGitFlags,
   type RemoteContext,
+  type RepositoryAccess,
 } from './kinds/index.ts';
 export { makeDirectory } from './make-directory.ts';
 export { ModeChange } from './mode-change.ts';

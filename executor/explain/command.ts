@@ -129,7 +129,7 @@ async function plan(
     const dockerfile = parseDockerfile(text, file);
     await using volume = await openVolume(cacheDirectory);
     await using bases = new BaseResolver(volume === undefined ? [] : [volume], client, undefined, progress);
-    const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
+    const repositories = new GitTrees(client, scratch.path);
     const get = (request: WebRequest): Promise<WebAnswer> => client.readWebFile(request);
     // Nothing is written, so it is not remembered what servers say; what a build remembers is not asked for either.
     const files = new HttpFiles({ get, scratch: scratch.path, memory: undefined });

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { lstatSync, rmSync } from 'node:fs';
 import { lstat, mkdir, readdir, rm, utimes, lutimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { RegistryClient } from '../../src/registry/index.ts';
-import { BuildError } from '../../src/support/index.ts';
+import { authorizationOf, type RegistryClient } from '../../src/registry/index.ts';
+import { BuildError, hideCredentials } from '../../src/support/index.ts';
 import { type GitSource, isCommit } from './addresses.ts';
-import { GitProgram } from './git-program.ts';
+import { GitProgram, type SshFiles } from './git-program.ts';
 
 /** What a source of ADD names in a repository now. */
 export interface GitRevision {
@@ -17,14 +17,30 @@ export interface GitRevision {
   readonly tagged: string | undefined;
 }
 
+/** What {@link GitTrees} need of a registry client. */
+export type GitClient = Pick<RegistryClient, 'readWebFile' | 'trustOf'>;
+
+export interface GitTreesOptions {
+  /** Whom to trust; default as the client does. */
+  readonly trustOf?: RegistryClient['trustOf'];
+  readonly ssh?: SshFiles | undefined;
+  /** Large files are fetched where there is a git-lfs; default false. */
+  readonly largeFiles?: boolean;
+}
+
 /** Trees of git repositories, fetched by the git of the machine. */
 export class GitTrees {
+  readonly #client: GitClient;
+  readonly #options: GitTreesOptions;
   readonly #trustOf: RegistryClient['trustOf'];
   readonly #scratch: string;
+  readonly #remotes = new Map<string, Promise<string>>();
 
   /** @param scratch where trees are put. */
-  constructor(trustOf: RegistryClient['trustOf'], scratch: string) {
-    this.#trustOf = trustOf;
+  constructor(client: GitClient, scratch: string, options: GitTreesOptions = {}) {
+    this.#client = client;
+    this.#options = options;
+    this.#trustOf = options.trustOf ?? ((host) => client.trustOf(host));
     this.#scratch = scratch;
   }
 
@@ -61,16 +77,20 @@ export class GitTrees {
     where: string,
     signal?: AbortSignal,
   ): Promise<string> {
-    const git = this.#program(source, where, signal);
+    const git = await this.#program(source, where, signal);
     const tree = join(this.#scratch, `git-${randomUUID()}`);
     await mkdir(tree, { mode: 0o755 });
     await git.run(['init', '--quiet', '--template=', ...formatOf(revision.object)], tree);
     await git.run(['remote', 'add', '--', 'origin', git.address], tree);
     await fetch(git, tree, revision, source);
-    await git.run(['checkout', '--quiet', ...placeOf(revision)], tree);
+    const filters = this.#options.largeFiles === true ? await largeFileFilters(git, tree) : [];
+    await git.run([...filters, 'checkout', '--quiet', ...placeOf(revision)], tree);
     await requireCommit(git, tree, source, where);
     if (source.submodules)
-      await git.run(['submodule', '--quiet', 'update', '--init', '--recursive', '--depth=1'], tree);
+      await git.run(
+        [...filters, 'submodule', '--quiet', 'update', '--init', '--recursive', '--depth=1'],
+        tree,
+      );
     if (source.commitTimes) await setTimes(tree, await commitTime(git, tree));
     // The repository of a directory of it would be one of other files.
     if (!source.keepGitDir || source.directory !== '') await removeGitDirectories(tree);
@@ -78,13 +98,45 @@ export class GitTrees {
     return source.directory === '' ? tree : directoryIn(tree, source, where);
   }
 
-  #program({ remote }: GitSource, where: string, signal: AbortSignal | undefined): GitProgram {
-    const host = URL.canParse(remote) ? new URL(remote).host : '';
-    return new GitProgram({ remote, trust: this.#trustOf(host), where, signal });
+  async #program({ remote }: GitSource, where: string, signal?: AbortSignal): Promise<GitProgram> {
+    const web = /^https?:\/\//i.test(remote) ? new URL(remote) : undefined;
+    const host = web?.host ?? (URL.canParse(remote) ? new URL(remote).host : '');
+    const options = { trust: this.#trustOf(host), ssh: this.#options.ssh, where, signal };
+    if (web === undefined || authorizationOf(web) === undefined)
+      return new GitProgram({ remote, follow: true, ...options });
+    const found = this.#remotes.get(remote) ?? this.#follow(web, where, signal);
+    this.#remotes.set(remote, found);
+    return new GitProgram({ remote: await found, follow: false, ...options });
+  }
+
+  /**
+   * Where redirects lead to a repository whose address has credentials (gitprotocol-http(5), "Smart Clients"); these are only kept
+   * for its own server.
+   */
+  async #follow(remote: URL, where: string, signal: AbortSignal | undefined): Promise<string> {
+    const path = '/info/refs?service=git-upload-pack';
+    const request = { url: new URL(remote.href.replace(/\/$/, '') + path), signal };
+    const { status, url, body } = await this.#client.readWebFile(request, this.#trustOf);
+    await body.dump();
+    const name = hideCredentials(remote.href);
+    if (status === 401 || status === 403 || status === 404)
+      throw new BuildError(`git cannot read ${name}: the server answered ${status}`, {
+        code: 'E_GIT_FAILED',
+        where,
+        remedy: 'Check the address, and that its user, password or token may read this repository.',
+      });
+    // Whatever else is wrong git says itself.
+    if (!url.href.endsWith(path)) return remote.href;
+    const found = new URL(url.href.slice(0, -path.length));
+    if (found.origin === remote.origin) {
+      found.username = remote.username;
+      found.password = remote.password;
+    }
+    return found.href;
   }
 
   async #lookUp(source: GitSource, where: string, signal?: AbortSignal): Promise<GitRevision> {
-    const git = this.#program(source, where, signal);
+    const git = await this.#program(source, where, signal);
     const ref = source.ref ?? (await defaultBranch(git, this.#scratch));
     const output = await git.run(['ls-remote', '--', git.address, ref, `${ref}^{}`], this.#scratch);
     const refs = new Map(
@@ -152,6 +204,12 @@ async function fetch(
 /** A ref of a server that need not be a branch. */
 function fullRef(name: string): string {
   return name.startsWith('refs/') ? name : `refs/heads/${name}`;
+}
+
+/** What has git-lfs put large files in the place of their pointers, as `git lfs install` writes it; nothing without git-lfs. */
+async function largeFileFilters(git: GitProgram, tree: string): Promise<string[]> {
+  if ((await git.attempt(['lfs', 'version'], tree)).code !== 0) return [];
+  return ['-c', 'filter.lfs.process=git-lfs filter-process', '-c', 'filter.lfs.required=true'];
 }
 
 /** A branch is checked out as one, so that a repository that is kept is on it. */

@@ -9,3 +9,4 @@ export {
 export { RemoteSources, type ResolvedRemote } from './remote-sources.ts';
 export { GitTrees } from './git-trees.ts';
 export { HttpFiles } from './http-files.ts';
+export type { SshFiles } from './git-program.ts';

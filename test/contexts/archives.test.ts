@@ -146,7 +146,7 @@ describe('the source of a build', () => {
     const place = { client, scratch: directory, progress, signal, environment: {} };
     const path = join(directory, 'source.tar');
     writeFileSync(path, archiveOf(of));
-    const defaults = { contextSubPath: undefined, contextSkipTls: false, dockerfile: 'Dockerfile' };
+    const defaults = { contextSubPath: undefined, contextAccess: {}, dockerfile: 'Dockerfile' };
     return await openSource({ ...defaults, context: { kind: 'file', path }, ...options }, () =>
       Promise.resolve(place),
     );

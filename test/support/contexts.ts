@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
-import { type GitFlags, fetchContext, parseBuildContext } from '../../executor/context/index.ts';
+import { accessOf, type GitFlags, fetchContext, parseBuildContext } from '../../executor/context/index.ts';
 import { RegistryClient, type RegistryOptions } from '../../src/registry/index.ts';
 import { Progress } from '../../src/support/index.ts';
 import { temporaryDirectory } from './programs.ts';
@@ -33,7 +33,7 @@ export async function fetchHere(address: string, options: FetchOptions = {}): Pr
   await using client = new RegistryClient({ environment, longestWait: 10, ...registry });
   try {
     const place = { client, scratch, progress, signal, environment };
-    const directory = await fetchContext(context, place, '--context', git.insecureSkipTls);
+    const directory = await fetchContext(context, place, '--context', accessOf(git));
     return { directory, messages, [Symbol.asyncDispose]: () => own[Symbol.asyncDispose]() };
   } catch (error) {
     const left = readdirSync(scratch).filter((name) => name.startsWith('context-'));

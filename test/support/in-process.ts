@@ -42,7 +42,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
     {
       context: { kind: 'directory', path: context },
       contextSubPath: undefined,
-      contextSkipTls: false,
+      contextAccess: {},
       contexts: parseBuildContexts(request.contexts ?? []),
       dockerfile: join(directory, 'Dockerfile'),
       subject: 'test Dockerfile',

@@ -33,7 +33,7 @@ export async function planOf(
   await using scratch = await temporaryDirectory();
   const get = (request: WebRequest): Promise<WebAnswer> => client.readWebFile(request);
   const files = new HttpFiles({ get, scratch: scratch.path, memory: undefined });
-  const trees = new GitTrees((host) => client.trustOf(host), scratch.path);
+  const trees = new GitTrees(client, scratch.path);
   return await planBuild({
     dockerfile: parsed,
     subject: 'test Dockerfile',

@@ -23,7 +23,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 const remedyForCredentials =
   'Check AZURE_STORAGE_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING, or that the identity may read blobs of the container.';
-const retryOptions = { maxTries: 4, tryTimeoutInMs: 120_000 };
+const retryOptions = { maxTries: 4 };
 
 /**
  * A blob of Azure Blob Storage. Credentials are, in this order, a signature in the address, `AZURE_STORAGE_CONNECTION_STRING` (which may name

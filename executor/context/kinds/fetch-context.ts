@@ -10,7 +10,7 @@ import {
   systemErrorCode,
   UsageError,
 } from '../../../src/support/index.ts';
-import { GitTrees } from '../../remote/index.ts';
+import { GitTrees, type SshFiles } from '../../remote/index.ts';
 import { type ArchiveContext, contextName, type RemoteContext } from './address.ts';
 import { BrokenStream, readObject, type RemoteObject } from './remote-object.ts';
 import { type ArchiveStream, unpackContext } from './unpack.ts';
@@ -25,6 +25,13 @@ export interface ContextPlace {
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
+/** How the server of a repository is reached. */
+export interface RepositoryAccess {
+  /** Any certificate is accepted. */
+  readonly skipTls?: boolean;
+  readonly ssh?: SshFiles;
+}
+
 /** How often an object is begun anew whose server cannot say what the rest is of what broke off. */
 const maximumBeginnings = 3;
 
@@ -32,7 +39,7 @@ const maximumBeginnings = 3;
  * Brings a context here.
  *
  * @param where what asks for it, for messages: `--context`, or a Dockerfile and line.
- * @param skipTls any certificate of a repository's server is accepted.
+ * @param access how a repository's server is reached.
  * @returns the directory with its files, which nobody else changes.
  * @throws BuildError `E_CONTEXT_…`, `E_GIT_…`, `E_TAR_…`, `E_ARCHIVE_…`; EnvironmentError `E_NO_SPACE`; UsageError `E_CONTEXT_NOT_FOUND`.
  */
@@ -40,15 +47,16 @@ export async function fetchContext(
   address: RemoteContext,
   place: ContextPlace,
   where: string,
-  skipTls = false,
+  access: RepositoryAccess = {},
 ): Promise<string> {
   const name = contextName(address);
   if (address.kind === 'git') {
     const { client, scratch, signal, progress } = place;
-    const trees = new GitTrees(
-      (host) => (skipTls ? { ...client.trustOf(host), skipVerify: true } : client.trustOf(host)),
-      scratch,
-    );
+    const trustOf: RegistryClient['trustOf'] = (host) => ({
+      ...client.trustOf(host),
+      ...(access.skipTls === true ? { skipVerify: true } : {}),
+    });
+    const trees = new GitTrees(client, scratch, { trustOf, ssh: access.ssh, largeFiles: true });
     const revision = await trees.identify(address.source, where, signal);
     progress.info(`the build context ${name} is commit ${revision.tagged ?? revision.object}`);
     return trees.checkOut(address.source, revision, where, signal);

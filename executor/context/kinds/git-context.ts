@@ -2,6 +2,7 @@ import { UsageError } from '../../../src/support/index.ts';
 import { parseBoolean } from '../../../src/cli/index.ts';
 import { type GitSource, isCommit } from '../../remote/index.ts';
 import { type ContextAddress, parseContext, parseGit } from './address.ts';
+import type { RepositoryAccess } from './fetch-context.ts';
 
 /** What `--git` says of a context that is a repository; undefined: nothing. */
 export interface GitFlags {
@@ -12,15 +13,27 @@ export interface GitFlags {
   readonly recurseSubmodules?: boolean | undefined;
   readonly insecureSkipTls?: boolean | undefined;
   readonly keepGitDir?: boolean | undefined;
+  /** Files that ssh reads instead of those in `~/.ssh`. */
+  readonly sshKey?: string | undefined;
+  readonly sshKnownHosts?: string | undefined;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-const keys = ['branch', 'single-branch', 'depth', 'recurse-submodules', 'insecure-skip-tls', 'keep-git-dir'];
+const keys = [
+  'branch',
+  'single-branch',
+  'depth',
+  'recurse-submodules',
+  'insecure-skip-tls',
+  'keep-git-dir',
+  'ssh-key',
+  'ssh-known-hosts',
+];
 const betweenPairs = new RegExp(`,(?=(?:${keys.join('|')})=)`);
 
 /**
- * Reads values of `--git`: kaniko's `branch= single-branch= depth= recurse-submodules= insecure-skip-tls=` and `keep-git-dir=`, one in
+ * Reads values of `--git`: kaniko's `branch= single-branch= depth= recurse-submodules= insecure-skip-tls=` and `keep-git-dir= ssh-key= ssh-known-hosts=`, one in
  * each or several with commas. Only one branch is ever fetched, whatever `single-branch` says: the files are the same.
  *
  * @throws UsageError.
@@ -51,7 +64,14 @@ export function parseGitFlags(values: readonly string[]): GitFlags {
     recurseSubmodules: switchOf('recurse-submodules'),
     insecureSkipTls: switchOf('insecure-skip-tls'),
     keepGitDir: switchOf('keep-git-dir'),
+    sshKey: given.get('ssh-key'),
+    sshKnownHosts: given.get('ssh-known-hosts'),
   };
+}
+
+/** How the server is reached, by what `--git` says. */
+export function accessOf({ insecureSkipTls, sshKey, sshKnownHosts }: GitFlags): RepositoryAccess {
+  return { skipTls: insecureSkipTls === true, ssh: { key: sshKey, knownHosts: sshKnownHosts } };
 }
 
 /**

@@ -1,5 +1,5 @@
 import { addAbortSignal, type Readable } from 'node:stream';
-import { BuildError, isAbortError, KilnError, messageOf } from '../../../src/support/index.ts';
+import { BuildError, KilnError, messageOf } from '../../../src/support/index.ts';
 import type { ArchiveStream } from './unpack.ts';
 
 /** Where a reading broke off: so many bytes of one version had arrived. */
@@ -65,7 +65,8 @@ async function* bytesOf(
         yield chunk as Buffer;
       }
     } catch (error) {
-      if (isAbortError(error) || signal.aborted || error instanceof KilnError) throw error;
+      // Libraries call it an abort, too, when a connection is cut.
+      if (signal.aborted || error instanceof KilnError) throw error;
       broken = error;
     }
     if (broken === undefined && (size === undefined || offset === size)) return;

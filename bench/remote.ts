@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
+import PQueue from 'p-queue';
 import {
   baseKeyOf,
   type CacheKey,
@@ -15,24 +16,30 @@ import { startRegistry, type TestRegistry } from '../test/support/registry.ts';
 import { kiln, median } from './support.ts';
 
 /**
- * A cache of 5,000 entries in a registry: 100 lines of three chains each, the lower seven entries of which all three share,
- * and above them about 14 of each chain's own. `warmer remote ls` and `prune --dry-run` as whole processes, their memory,
+ * A cache of 5,000 entries in a registry: 100 lines of three chains each, the lower eight entries of which all three share,
+ * and above them 14 of each chain's own. `warmer remote ls` and `prune --dry-run` as whole processes, their memory,
  * a prune that keeps the newest chain of each line, and what the registry's collector then frees.
  *
  * The registry's files are written as docker-registry does, since pushing 5,000 entries would take longer than all else.
  */
 const lines = 100;
 const versions = 3;
-const shared = 7;
+const shared = 8;
 /** Lines whose oldest chain goes. */
 const old = 3;
 const wanted = 5000;
 const layerBytes = 2000;
+/** Lines that are written at the same time. */
+const linesAtOnce = 16;
 
 await using registry = await startRegistry();
 const cache = `${registry.host}/cache`;
+const filling = performance.now();
 const facts = await fill(registry);
-console.log(`${facts.entries} entries of ${lines * versions} chains, ${(facts.bytes / 1e6).toFixed(1)} MB`);
+console.log(
+  `${facts.entries} entries of ${lines * versions} chains, ${(facts.bytes / 1e6).toFixed(1)} MB, ` +
+    `written in ${((performance.now() - filling) / 1000).toFixed(0)} s`,
+);
 const remote = (command: string, ...args: readonly string[]): ReturnType<typeof kiln> =>
   kiln('warmer', ['remote', command, '--cache-repo', cache, ...args]);
 const policy = ['--older-than', '550h'];
@@ -91,8 +98,10 @@ async function fill({ storage }: TestRegistry): Promise<Filled> {
   const files = new RegistryFiles(storage, 'cache');
   const base: EntryBase = { name: 'debian:bookworm', chainID: null, platform: 'linux/amd64' };
   const all: { key: CacheKey; stays: boolean }[] = [];
-  const own = Math.ceil((wanted / lines - shared) / versions);
-  for (let line = 0; line < lines; line++) {
+  const own = (wanted / lines - shared) / versions;
+  // The registry's files are many and small: one after the other they would take longer than all that is measured.
+  const writers = new PQueue({ concurrency: linesAtOnce });
+  const fillLine = async (line: number): Promise<void> => {
     let below: { key: CacheKey; chain: ChainID | null } = { key: baseKeyOf(base), chain: base.chainID };
     const entry = async (name: string, hoursAgo: number, stays: boolean): Promise<void> => {
       const definition = {
@@ -127,7 +136,7 @@ async function fill({ storage }: TestRegistry): Promise<Filled> {
     };
     for (let step = 0; step < shared; step++) await entry(`shared ${step}`, 500, true);
     const fork = below;
-    for (let version = 0; version < versions && all.length < wanted; version++) {
+    for (let version = 0; version < versions; version++) {
       below = fork;
       for (let step = 0; step < own; step++)
         await entry(
@@ -136,6 +145,7 @@ async function fill({ storage }: TestRegistry): Promise<Filled> {
           version > 0 || line >= old,
         );
     }
-  }
+  };
+  await writers.addAll(Array.from({ length: lines }, (_, line) => () => fillLine(line)));
   return { entries: all.length, bytes: files.bytes, all };
 }

@@ -48,7 +48,10 @@ export interface Cost {
   readonly startedAt: bigint;
 }
 
-/** Runs a command that must succeed. */
+/** After so many seconds a command is taken to hang, also where the machine has much else to do. */
+const patience = 300;
+
+/** Runs a command that must succeed. One that does not end is ended, and named. */
 export async function measure(command: string, args: readonly string[]): Promise<Cost> {
   const startedAt = BigInt(Date.now()) * 1_000_000n;
   const started = performance.now();
@@ -60,9 +63,13 @@ export async function measure(command: string, args: readonly string[]): Promise
   const timer = setInterval(() => {
     peakMemory = Math.max(peakMemory, highWaterMark(child.pid ?? 0));
   }, 20);
+  const deadline = setTimeout(() => child.kill('SIGKILL'), patience * 1000);
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  clearTimeout(deadline);
   clearInterval(timer);
   const seconds = (performance.now() - started) / 1000;
+  if (seconds >= patience)
+    throw new Error(`${command} ${args.join(' ')} took more than ${patience} s:\n${output}`);
   if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${String(code)}:\n${output}`);
   return { seconds, peakMemory, output, startedAt };
 }

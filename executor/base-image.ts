@@ -4,6 +4,7 @@ import {
   type ChainID,
   chainIDs,
   type Descriptor,
+  type Digest,
   formatReference,
   type Image,
   type ImageConfig,
@@ -22,6 +23,8 @@ export type BaseName = Pick<BaseImage, 'reference' | 'origins'>;
 /** An image that a stage starts from or copies from. */
 export interface BaseImage {
   readonly reference: Reference;
+  /** Of its manifest, for the platform of the build. */
+  readonly digest: Digest;
   readonly config: ImageConfig;
   /** Lowest first. */
   readonly layers: readonly Layer[];
@@ -34,10 +37,10 @@ export interface BaseImage {
 
 /** A base that lies on a volume. */
 export function fromStored(
-  { config, layers }: Pick<StoredImage, 'config' | 'layers'>,
+  { descriptor, config, layers }: Pick<StoredImage, 'descriptor' | 'config' | 'layers'>,
   name: BaseName,
 ): BaseImage {
-  return baseImage(name, config, layers, () => Promise.resolve(true));
+  return baseImage({ ...name, digest: descriptor.digest }, config, layers, () => Promise.resolve(true));
 }
 
 /**
@@ -54,7 +57,9 @@ export function fromRegistry(
   const layers = layersOf(documents, name.reference, where, (descriptor, signal) =>
     repository.openBlob(descriptor, signal),
   );
-  return baseImage(name, documents.config, layers, () => Promise.resolve(false));
+  return baseImage({ ...name, digest: documents.digest }, documents.config, layers, () =>
+    Promise.resolve(false),
+  );
 }
 
 /**
@@ -76,13 +81,14 @@ export function fromWarmer(
       ? volume.blobs.open(descriptor.digest, signal)
       : repository.openBlob(descriptor, signal),
   );
-  return baseImage(name, documents.config, layers, isThere);
+  return baseImage({ ...name, digest: documents.digest }, documents.config, layers, isThere);
 }
 
-type Documents = Pick<Image, 'manifest' | 'config'>;
+/** Manifest and configuration, and the digest of the manifest. */
+type Documents = Pick<Image, 'manifest' | 'config'> & { readonly digest: Digest };
 
 function baseImage(
-  name: BaseName,
+  name: BaseName & Pick<BaseImage, 'digest'>,
   config: ImageConfig,
   layers: readonly Layer[],
   isThere: BaseImage['isThere'],

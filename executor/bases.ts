@@ -245,7 +245,9 @@ export class BaseResolver implements AsyncDisposable {
         where,
         remedy: 'Check its name and tag.',
       });
-    return fromRegistry(image, this.#named(reference), this.#client.source(reference), where);
+    const { digest } = image.descriptor;
+    const source = this.#client.source(reference);
+    return fromRegistry({ ...image, digest }, this.#named(reference), source, where);
   }
 }
 

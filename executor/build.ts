@@ -1,38 +1,47 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { type LayerCache, type LookupResult, openLayerCache } from '../src/layercache/index.ts';
-import { formatReference } from '../src/oci/index.ts';
+import { join } from 'node:path';
+import { type LayerCache, type LookupResult, openLayerCaches, openTrust } from '../src/layercache/index.ts';
+import { digestOf } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
 import { type ContextPlace, dockerfileName, fetchContext, isIgnoredForCertain } from './context/index.ts';
 import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
-import { destinationWithDigest, pushImage, writeArchive, writeLayout } from './export/index.ts';
-import { assembleImage, type BuiltImage, type PlacedLayer } from './image.ts';
+import { exportOutput } from './export/index.ts';
+import {
+  assembleImage,
+  type BuildOutput,
+  type BuiltImage,
+  outputOf,
+  type PlacedLayer,
+  requireFormat,
+} from './image.ts';
 import { openIsolation, singleIdStatement } from './isolation/index.ts';
 import { forecast } from './forecast.ts';
 import { historyOf, newest } from './history.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
 import { type OpenedSource, openSource } from './open-source.ts';
-import { type BuildOptions, givenPaths } from './options.ts';
+import { type BuildOptions, givenPaths, type OutputOptions } from './options.ts';
 import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
+import { withOneCompression } from './recompress.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
 import { keepGitDirName } from './source-flags.ts';
 import { proxyArguments } from './stage-state.ts';
-import type { StageResult } from './stage-builder.ts';
+import type { StageResult } from './stack.ts';
+import { PushCheck } from './push-check.ts';
+import { requireSafeSigner, warnOfSigner } from './signer-rules.ts';
 import { Workplace } from './workplace.ts';
 
 export const creator = `kiln/${version}`;
 
 /** What one build came to. */
 export interface BuildOutcome {
-  readonly image: BuiltImage;
-  /** Where the image was put, as a user would name it. */
+  readonly output: BuildOutput;
+  /** Where it was put, as a user would name it. */
   readonly places: readonly string[];
 }
 
@@ -87,9 +96,17 @@ async function buildFrom(
   { controller, workplace, contextPlace }: BuildPlace,
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
+  const started = new Date();
   const { platform, buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
+  await using check = new PushCheck({
+    client,
+    outputs: options.outputs,
+    cache: limits === undefined ? options.cache.target : undefined,
+    progress,
+    signal: controller.signal,
+  });
   const dockerfile = parseDockerfile(text, dockerfileName(options.dockerfile));
   const graph = resolveStages(dockerfile, {
     target: options.target,
@@ -100,10 +117,11 @@ async function buildFrom(
   const volumes = await workplace.volumes();
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
-  const cache =
-    options.cache.location === undefined
-      ? undefined
-      : openLayerCache(options.cache.location, client, creator);
+  const { sources, target: written } = options.cache;
+  const isCached = sources.length > 0 || written !== undefined;
+  const trust = await openTrust(options.cache);
+  warnOfSigner(trust, progress);
+  const cache = isCached ? openLayerCaches(options.cache, client, creator, trust) : undefined;
   const scratch = await workplace.scratch();
   const repositories = new GitTrees(client, scratch);
   const webFiles = new HttpFiles({
@@ -136,13 +154,14 @@ async function buildFrom(
     { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
     { failing: options.checkError, progress },
   );
+  const target = stages.at(-1);
+  if (target === undefined) throw new Error('no stage is needed');
+  requireOutputs(target, options.outputs);
   node.presence?.begin(() => bases.outcomes);
   warnUnused(buildArguments, consumed, progress);
   warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
-  const target = stages.at(-1);
-  if (target === undefined) throw new Error('no stage is needed');
   await using isolation = await openIsolation({
     ...options.isolation,
     given: givenPaths(options, dockerfileFile),
@@ -150,6 +169,7 @@ async function buildFrom(
     progress,
     files,
   });
+  if (isolation.isExclusive) requireSafeSigner(trust, progress);
   await using session = new BuildSession({
     isolation,
     volumes: volumes.all,
@@ -164,22 +184,66 @@ async function buildFrom(
     stages,
     // What others would take for theirs must have the owners that theirs has.
     cachePush:
-      options.cache.push && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
+      written !== undefined && (options.cache.onVolume ? volumes.shared === undefined : limits === undefined),
     cacheRunLayers: options.cache.runLayers,
     cacheCopyLayers: options.cache.copyLayers,
     maxAgeSeconds: options.cache.maxAgeSeconds,
-    compression: options.compression,
+    compression: options.outputs.compression,
     clampTime: options.sourceDate,
     exported: exportedStages(target),
     sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
+  if (stages.some((stage) => forecast(stage, session.resultFor).certain < stage.steps.length))
+    await check.allowed;
   if (isolation.isExclusive) await fetchAhead(stages, session);
   const result = await firstFailure(session.stage(target), controller.controller);
   const image = await assemble(target, result, session, options);
-  const places = await exportImage(image, options, client, progress, controller.signal);
+  const attestations = await attestationsOf(
+    image,
+    result,
+    { source: text, started, stages },
+    options,
+    session,
+  );
+  const output = outputOf([image, ...attestations], options.outputs.annotations.index);
+  const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
-  return { image, places };
+  return { output, places };
+}
+
+/** What was asked to be said of the image, if anything; what that takes is loaded only then. */
+async function attestationsOf(
+  image: BuiltImage,
+  { stack }: StageResult,
+  facts: {
+    readonly source: string;
+    readonly started: Date;
+    readonly stages: readonly PlannedStage[];
+  },
+  options: BuildOptions,
+  session: BuildSession,
+): Promise<BuiltImage[]> {
+  const { attest: wanted, target, buildArguments, sourceDate, outputs } = options;
+  if (wanted.provenance === undefined && !wanted.sbom) return [];
+  const { attest } = await import('./attest/index.ts');
+  const placed = await Promise.all(stack.map((layer) => layer.placed));
+  const { source, started, stages } = facts;
+  return [
+    await attest(
+      {
+        image,
+        layers: stack.filter((_, index) => placed[index] !== undefined),
+        stages,
+        dockerfile: { path: dockerfileName(options.dockerfile), digest: digestOf(source) },
+        ...{ target, buildArguments, sourceDate, started },
+        destinations: outputs.push ? outputs.destinations : [],
+      },
+      wanted,
+      session.progress,
+      session.signal,
+    ),
+  ];
 }
 
 /**
@@ -217,6 +281,12 @@ function exportedStages(target: PlannedStage): Set<PlannedStage> {
     exported.add(stage);
   }
   return exported;
+}
+
+/** What the image cannot be is said before anything is built. */
+function requireOutputs(target: PlannedStage, { format, forceCompression }: OutputOptions): void {
+  const [lowest] = [...exportedStages(target)].slice(-1);
+  if (lowest?.base.kind === 'image' && !forceCompression) requireFormat(lowest.base.image.layers, format);
 }
 
 function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
@@ -264,13 +334,12 @@ async function lookUpAll(
 ): Promise<ReadonlyMap<string, LookupResult>> {
   if (cache === undefined) return new Map();
   const { keys, maxAgeSeconds } = lookupsOf(stages, options.cache.maxAgeSeconds);
-  const lookups = await cache.lookup(keys, { maxAgeSeconds, signal });
-  const failed = [...lookups.values()].find(
-    ({ outcome }) => outcome === 'error' || outcome === 'unauthorized',
-  );
-  if (failed !== undefined && failed.outcome !== 'hit')
-    progress.warn(`the layer cache ${cache.location} cannot be read (${failed.outcome}): ${failed.detail}`);
-  return lookups;
+  return cache.lookup(keys, {
+    maxAgeSeconds,
+    signal,
+    onFailure: (location, { outcome, detail }) =>
+      progress.warn(`the layer cache ${location} cannot be read (${outcome}): ${detail}`),
+  });
 }
 
 async function assemble(
@@ -282,14 +351,17 @@ async function assemble(
   const stack = await Promise.all(result.stack.map(({ placed }) => placed));
   await session.settle();
   session.signal.throwIfAborted();
-  const layers = stack
+  const made = stack
     .filter((layer): layer is PlacedLayer => layer !== undefined)
     .map((layer) => session.placedEverywhere(layer));
+  const layers = options.outputs.forceCompression ? await withOneCompression(made, session) : made;
   const { state } = target.interpreted;
   for (const [name, value] of options.labels) state.labels.set(name, value);
   const date = options.sourceDate === undefined ? undefined : new Date(options.sourceDate * 1000);
   const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
+    format: options.outputs.format,
+    annotations: options.outputs.annotations.manifest(options.platform),
     platform: options.platform,
     config: state.containerConfig(),
     author: state.author,
@@ -297,42 +369,4 @@ async function assemble(
     layers,
     created: date ?? newest(history),
   });
-}
-
-async function exportImage(
-  image: BuiltImage,
-  options: BuildOptions,
-  client: RegistryClient,
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const { outputs } = options;
-  const places: string[] = [];
-  const names = outputs.destinations.map(formatReference);
-  if (outputs.tarPath !== undefined) {
-    await writeArchive(image, outputs.tarPath, names, signal);
-    places.push(outputs.tarPath);
-  }
-  if (outputs.ociLayoutPath !== undefined) {
-    const name = outputs.destinations[0]?.tag ?? 'latest';
-    await writeLayout(image, outputs.ociLayoutPath, name, signal);
-    places.push(`oci:${outputs.ociLayoutPath}:${name}`);
-  }
-  if (outputs.push) {
-    await Promise.all(
-      outputs.destinations.map((destination) => pushImage(client, image, destination, signal)),
-    );
-    places.push(...outputs.destinations.map((destination) => destinationWithDigest(destination, image)));
-  }
-  if (outputs.digestFile !== undefined) {
-    await mkdir(dirname(outputs.digestFile), { recursive: true });
-    await writeFile(outputs.digestFile, image.descriptor.digest);
-  }
-  for (const place of places)
-    progress.emit({
-      type: 'result',
-      message: `wrote ${place}`,
-      fields: { place, digest: image.descriptor.digest },
-    });
-  return places;
 }

@@ -1,12 +1,15 @@
 import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import {
+  addConfiguration,
   addFlags,
+  addKanikoFlags,
   booleanFlag,
   defaultCacheDirectory,
+  kanikoNotes,
   listFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   parseCommandLine,
   parsePairs,
@@ -16,32 +19,32 @@ import {
   registryFlags,
   type RegistryFlags,
   registryOptions,
+  respell,
   valueFlag,
 } from '../src/cli/index.ts';
 import { parseReference } from '../src/oci/index.ts';
 import { RegistryClient } from '../src/registry/index.ts';
 import { formatSeconds, Progress, reportTo, TextFiles, version } from '../src/support/index.ts';
+import { attestFlag, parseAttestations } from './attest-flags.ts';
 import { build } from './build.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from './cache-flags.ts';
 import { addCheckCommand, checkErrorFlag } from './check-command.ts';
 import { explainCommand } from './explain/command.ts';
+import { exportFlags, type ExportFlags, exportOptions } from './export-flags.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
+import { executorFlags } from './kaniko-flags.ts';
 import type { BuildOptions } from './options.ts';
+import { pushCommand } from './push-command.ts';
 import { baseNameOf, sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
+import { traceBuild } from './tracing/index.ts';
 
-interface Flags extends SourceFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
-  destination: string[];
+interface Flags extends SourceFlags, ExportFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
   label: string[];
   checkError: boolean;
-  noPush?: boolean;
-  tarPath?: string;
-  ociLayoutPath?: string;
-  digestFile?: string;
-  noPushCache?: boolean;
+  attest: string[];
   cacheDir?: string;
   waitForWarmer?: number;
   scratchDir?: string;
-  compression: 'gzip' | 'zstd';
   isolation: IsolationKind;
   force: boolean;
   cleanup: boolean;
@@ -63,7 +66,7 @@ Exit codes: 0 done, 1 build failed, 2 usage, 3 environment, 4 registry, 130 and 
 
 /** Runs the executor's command line. @returns the exit code. */
 export function runExecutor(argv: readonly string[], signal: AbortSignal): Promise<number> {
-  return parseCommandLine(executorProgram(signal), argv);
+  return parseCommandLine(executorProgram(signal), respell(argv, executorFlags));
 }
 
 /** All commands of the executor, with their flags. */
@@ -78,24 +81,22 @@ export function executorProgram(signal: AbortSignal): Command {
     .allowExcessArguments(false)
     .addHelpText('after', examples);
   addBuildFlags(command);
-  command.action(async (flags: Flags) => buildCommand(flags, signal));
+  command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
+  program.addCommand(pushCommand(signal));
   program.addCommand(explainCommand(signal));
   addCheckCommand(program, signal);
+  addConfiguration(program);
   return program;
 }
 
 function addBuildFlags(command: Command): void {
   addFlags(command, [
     ...sourceFlags(),
-    listFlag('-d, --destination <reference>', 'where to push the image'),
+    ...exportFlags(),
     listFlag('--label <name=value>', 'label of the image'),
     checkErrorFlag(),
-    booleanFlag('--no-push', 'do not push to the destinations'),
-    valueFlag('--tar-path <file>', 'also write the image as a tar file for docker load'),
-    valueFlag('--oci-layout-path <directory>', 'also write the image to an OCI image layout'),
-    valueFlag('--digest-file <file>', 'write the digest of the image to a file'),
+    attestFlag(),
     ...cacheFlags(),
-    booleanFlag('--no-push-cache', 'read the layer cache but store nothing'),
     valueFlag(
       '--cache-dir <directory>',
       "the cache volume (default: /cache when it is there, otherwise the user's cache directory)",
@@ -108,9 +109,6 @@ function addBuildFlags(command: Command): void {
       '--scratch-dir <directory>',
       'where the build keeps its own files (default: on the cache volume)',
     ),
-    valueFlag('--compression <format>', 'compression of new layers')
-      .choices(['gzip', 'zstd'])
-      .default('gzip'),
     valueFlag('--isolation <kind>', 'where steps run; auto: on an overlay if that works, otherwise in place')
       .choices(isolationKinds)
       .default('auto'),
@@ -126,15 +124,17 @@ function addBuildFlags(command: Command): void {
     ),
     ...registryFlags(),
     ...pushFlags(),
-    logFlag(),
+    ...logFlags(),
   ]);
+  addKanikoFlags(command, executorFlags);
 }
 
-async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
+async function buildCommand(flags: Flags, notes: readonly string[], signal: AbortSignal): Promise<void> {
   const started = performance.now();
   const options = buildOptions(flags);
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
+  for (const note of notes) progress.info(note);
   const files = new TextFiles();
   await using client = new RegistryClient({ ...registryOptions(flags, progress), files });
   const onFirstRun = (): void => {
@@ -146,12 +146,18 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
       message: `first RUN started ${milliseconds} ms after the executor`,
     });
   };
-  const { image } = await build(options, client, progress, signal, { onFirstRun, files });
+  await using trace = await traceBuild(process.env, options.subject, progress);
+  const { output } = await build(options, client, progress, signal, { onFirstRun, files }).catch(
+    (error: unknown) => {
+      trace?.failed(error);
+      throw error;
+    },
+  );
   const seconds = (performance.now() - started) / 1000;
   progress.emit({
     type: 'result',
-    message: `built ${image.descriptor.digest} in ${formatSeconds(seconds)}`,
-    fields: { digest: image.descriptor.digest, seconds },
+    message: `built ${output.descriptor.digest} in ${formatSeconds(seconds)}`,
+    fields: { digest: output.descriptor.digest, seconds },
   });
 }
 
@@ -159,13 +165,11 @@ async function buildCommand(flags: Flags, signal: AbortSignal): Promise<void> {
 function buildOptions(flags: Flags): BuildOptions {
   const destinations = flags.destination.map(parseReference);
   const source = sourceOptions(flags, destinations);
-  const push = flags.noPush !== true;
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
-  const plain = destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
-  // With nothing said about where to, the image goes to a layout beside the cache.
-  const ownLayout =
-    plain && push ? join(cacheDirectory, 'images', baseNameOf(source.context).toLowerCase()) : undefined;
-  const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
+  const attest = parseAttestations(flags.attest);
+  const attests = attest.sbom || attest.provenance !== undefined;
+  const name = baseNameOf(source.context);
+  const outputs = exportOptions(flags, destinations, { cacheDirectory, name, attests });
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),
@@ -173,12 +177,9 @@ function buildOptions(flags: Flags): BuildOptions {
     cacheDirectory,
     waitForWarmerSeconds: flags.waitForWarmer,
     scratchDirectory: flags.scratchDir === undefined ? undefined : resolve(flags.scratchDir),
-    compression: flags.compression,
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
-    outputs: { destinations, push, tarPath: flags.tarPath, ociLayoutPath, digestFile: flags.digestFile },
-    cache: {
-      ...cacheOptions(flags, destinations, cacheDirectory),
-      push: flags.noPushCache !== true,
-    },
+    outputs,
+    attest,
+    cache: cacheOptions(flags, destinations, cacheDirectory),
   };
 }

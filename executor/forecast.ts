@@ -1,4 +1,4 @@
-import type { CacheEntry, LookupResult } from '../src/layercache/index.ts';
+import type { CacheEntry, LookupHit, LookupResult } from '../src/layercache/index.ts';
 import { type ChainID, extendChain } from '../src/oci/index.ts';
 import { isLinked, type PlannedStage, type PlannedStep } from './plan.ts';
 
@@ -19,10 +19,9 @@ export function forecast(stage: PlannedStage, resultOf: ResultOf): Forecast {
   let chain = chainBelow(stage, resultOf);
   let certain = 0;
   for (const step of stage.steps) {
-    const result = resultOf(step);
-    if (chain === undefined || result?.outcome !== 'hit' || !fitsOn(chain, step, result.entry))
-      return { certain, chain: undefined };
-    if (result.entry.layer !== null) chain = extendChain(chain ?? undefined, result.entry.layer.diffID);
+    const hit = chain === undefined ? undefined : fittingHit(chain, step, resultOf(step));
+    if (hit === undefined) return { certain, chain: undefined };
+    if (hit.entry.layer !== null) chain = extendChain(chain ?? undefined, hit.entry.layer.diffID);
     certain++;
   }
   return { certain, chain };
@@ -39,8 +38,20 @@ export function wantedSources(stage: PlannedStage, resultOf: ResultOf): PlannedS
   });
 }
 
-/** Whether the layer of an entry was made on exactly what is below the step in this build; with `--link`, on nothing. */
-export function fitsOn(
+/**
+ * What caches have under a step's key that was made on exactly what is below it in this build; with `--link`, on nothing.
+ * When several have such a layer, their order decides.
+ */
+export function fittingHit(
+  chain: ChainID | null,
+  step: PlannedStep,
+  result: LookupResult | undefined,
+): LookupHit | undefined {
+  if (result?.outcome !== 'hit') return undefined;
+  return [result, ...result.others].find(({ entry }) => fitsOn(chain, step, entry));
+}
+
+function fitsOn(
   chain: ChainID | null,
   step: PlannedStep,
   { parentChainID }: Pick<CacheEntry, 'parentChainID'>,

@@ -1,6 +1,6 @@
 import type { HistoryEntry, ImageConfig } from '../src/oci/index.ts';
 import type { PlannedStage } from './plan.ts';
-import type { StageResult } from './stage-builder.ts';
+import type { StageResult } from './stack.ts';
 
 /**
  * The history of the base, and then one entry for every instruction of the stages the image went through. A step has the

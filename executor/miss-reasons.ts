@@ -15,35 +15,40 @@ export interface MissReasonsParts {
   readonly signal: AbortSignal;
 }
 
+/** How long the end of a step is held back for its reason, in milliseconds: a cache may be slow to answer. */
+const patience = 250;
+
 /**
  * Why the steps of a build missed, compared with the last build of the same thing, which left the objects of its keys in
- * the cache. They are fetched beside the steps that run: no step waits for them, and a build that hits throughout asks for
- * nothing.
+ * the cache. They are fetched while the first step that missed is at work, not while it is got ready: that is what a
+ * person waits for. A build that hits throughout asks for nothing.
  */
 export class MissReasons {
   readonly #parts: MissReasonsParts;
   #reasons: ReadonlyMap<PlannedStep, string> = new Map();
+  #work: Promise<void> | undefined;
 
-  private constructor(parts: MissReasonsParts) {
+  constructor(parts: MissReasonsParts) {
     this.#parts = parts;
   }
 
-  /** @param background takes what the build waits for at its end. */
-  static start(parts: MissReasonsParts, background: (work: Promise<unknown>) => void): MissReasons {
-    const reasons = new MissReasons(parts);
-    const missed = parts.stages.some(({ steps }) =>
-      steps.some((step) => parts.resultOf(step)?.outcome === 'miss'),
-    );
-    if (missed) background(reasons.#work());
-    return reasons;
+  /** Finds the reasons, once however often it is called; resolves when they are known, or cannot be. */
+  find(): Promise<void> {
+    return (this.#work ??= this.#hasMissed() ? this.#compare() : Promise.resolve());
   }
 
-  /** Why a step missed, in few words; undefined when that is not known, or not yet. */
-  of(step: PlannedStep): string | undefined {
+  /** Why a step missed, in few words; undefined when that is not known, or not within a moment. */
+  async of(step: PlannedStep): Promise<string | undefined> {
+    if (this.#parts.resultOf(step)?.outcome === 'miss') await within(patience, this.find());
     return this.#reasons.get(step);
   }
 
-  async #work(): Promise<void> {
+  #hasMissed(): boolean {
+    const { stages, resultOf } = this.#parts;
+    return stages.some(({ steps }) => steps.some((step) => resultOf(step)?.outcome === 'miss'));
+  }
+
+  async #compare(): Promise<void> {
     const { cache, subject, remembers, progress, signal } = this.#parts;
     const tag = lastBuildTag(subject);
     try {
@@ -81,4 +86,12 @@ export class MissReasons {
     const steps = stages.flatMap((stage) => stage.steps.flatMap((step) => keyedStep(stage, step) ?? []));
     return { at: new Date(), steps };
   }
+}
+
+/** Waits for what does not fail, at most so many milliseconds. */
+async function within(milliseconds: number, work: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, milliseconds)));
+  await Promise.race([work, late]);
+  clearTimeout(timer);
 }

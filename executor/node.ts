@@ -32,7 +32,7 @@ export function openNode(
   const warmer =
     volume === undefined ? undefined : new NodeWarmer({ client, volume, build, progress, signal });
   const presence = existsSync(client.path)
-    ? new NodePresence({ client, build, label, cacheLocation: cache.location, progress })
+    ? new NodePresence({ client, build, label, caches: cache.sources, progress })
     : undefined;
   return {
     warmer,

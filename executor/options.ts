@@ -1,7 +1,11 @@
 import { resolve } from 'node:path';
 import { type ContextAddress, type RepositoryAccess, standardInput } from './context/index.ts';
+import type { Compression } from '../src/layer/index.ts';
+import type { Annotations } from './annotations.ts';
+import type { ImageFormat } from './image.ts';
 import { contextPath, type NamedContextSources } from './named-contexts.ts';
 import type { Platform, Reference } from '../src/oci/index.ts';
+import type { AttestOptions } from './attest-flags.ts';
 import type { CacheRules } from './plan.ts';
 import type { IsolationKind } from './isolation/index.ts';
 
@@ -35,6 +39,7 @@ export interface BuildOptions extends SourceOptions {
   /** What the build checks find fails the build. */
   readonly checkError: boolean;
   readonly outputs: OutputOptions;
+  readonly attest: AttestOptions;
   readonly cache: CacheOptions;
   /** The cache volume; made when it is missing and can be. */
   readonly cacheDirectory: string;
@@ -42,7 +47,6 @@ export interface BuildOptions extends SourceOptions {
   readonly waitForWarmerSeconds: number | undefined;
   /** Where the build keeps its own files; undefined: on the volume, or the system's temporary directory. */
   readonly scratchDirectory: string | undefined;
-  readonly compression: 'gzip' | 'zstd';
   readonly isolation: IsolationChoice;
 }
 
@@ -57,18 +61,49 @@ export interface IsolationChoice {
 export interface OutputOptions {
   readonly destinations: readonly Reference[];
   readonly push: boolean;
+  /** Whether the push may be done is found out before the first step. */
+  readonly checkPush: boolean;
   readonly tarPath: string | undefined;
   readonly ociLayoutPath: string | undefined;
-  readonly digestFile: string | undefined;
+  readonly digestFiles: DigestFiles;
+  readonly format: ImageFormat;
+  /** A tag that the registry lets nobody change is left as it is, and that is no failure. */
+  readonly ignoreImmutableTags: boolean;
+  /** Of the layers that are made. */
+  readonly compression: Compression;
+  /** Layers that exist already are given that compression too. */
+  readonly forceCompression: boolean;
+  readonly annotations: Annotations;
+}
+
+/** Whether the digest goes to a web server and not to a file. */
+export function isAddress(path: string): boolean {
+  return path.startsWith('https://');
+}
+
+/** Where the digest of what was built is written: files, or addresses that begin with `https://`. */
+export interface DigestFiles {
+  readonly digest: string | undefined;
+  /** With the name before it, a line for each destination. */
+  readonly named: string | undefined;
+  /** With name and tag. */
+  readonly tagged: string | undefined;
+  /** The directory for Google Cloud Build's list of what was pushed. */
+  readonly builderOutput: string | undefined;
 }
 
 export interface CacheOptions {
-  /** `oci:DIR` or a repository; undefined: no cache. */
-  readonly location: string | undefined;
+  /** What is read, in this order: `oci:DIR` or a repository each. With no target either, there is no cache. */
+  readonly sources: readonly string[];
+  /** What is written; undefined: nothing. */
+  readonly target: string | undefined;
   /** It was not asked for but lies on the cache volume, and is only read when that can only be read. */
   readonly onVolume: boolean;
   readonly maxAgeSeconds: number;
-  readonly push: boolean;
+  /** Who signs what is stored; see {@link TrustFlags}. */
+  readonly signKey: string | undefined;
+  /** Whose signature is wanted of what is found; empty: nobody's. */
+  readonly verifyKeys: readonly string[];
   readonly rules: CacheRules;
   readonly runLayers: boolean;
   readonly copyLayers: boolean;
@@ -81,15 +116,22 @@ export interface CacheOptions {
  */
 export function givenPaths(options: BuildOptions, dockerfile: string): string[] {
   const { outputs, cache } = options;
-  const layout =
-    cache.location?.startsWith('oci:') === true ? cache.location.slice('oci:'.length) : undefined;
+  const { digestFiles: files } = outputs;
+  const { digest, tagged, builderOutput } = files;
+  const layouts = [...cache.sources, cache.target].map((location) =>
+    location?.startsWith('oci:') === true ? location.slice('oci:'.length) : undefined,
+  );
   const named = [...options.contexts.sources.values()].map(contextPath);
   const { context } = options;
   const own = context.kind === 'directory' || context.kind === 'file' ? context.path : undefined;
   const paths = [
     ...[own, options.cacheDirectory, ...named],
     dockerfile === standardInput ? undefined : dockerfile,
-    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, outputs.digestFile, layout],
+    ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, ...layouts],
+    ...[digest, tagged, builderOutput, files.named],
   ];
-  return paths.filter((path) => path !== undefined).map((path) => resolve(path));
+  return paths
+    .filter((path) => path !== undefined)
+    .filter((path) => !isAddress(path))
+    .map((path) => resolve(path));
 }

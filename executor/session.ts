@@ -1,27 +1,22 @@
 import { join } from 'node:path';
 import PQueue from 'p-queue';
-import type { Layer, LayerSource } from '../src/layer/index.ts';
-import {
-  describeKey,
-  foldFileList,
-  type KeyDefinition,
-  type LayerCache,
-  type LookupOptions,
-  type LookupResult,
-  stepKey,
-} from '../src/layercache/index.ts';
+import type { Compression, Layer, LayerSource, UnpackedTree } from '../src/layer/index.ts';
+import type { KeyDefinition, LayerCache, LookupOptions, LookupResult } from '../src/layercache/index.ts';
 import type { ChainID, Digest, Platform } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
-import type { LayerLease, Volume } from '../src/volume/index.ts';
+import type { Volume } from '../src/volume/index.ts';
 import type { BaseImage } from './bases.ts';
 import { hasStep, type ResultOf } from './forecast.ts';
-import type { PlacedLayer } from './image.ts';
+import type { BlobOrigin, PlacedLayer } from './image.ts';
 import type { Isolation, LayerStack } from './isolation/index.ts';
+import { LayerDirectories } from './layer-directories.ts';
 import { LayerSources } from './layer-sources.ts';
 import { MissReasons } from './miss-reasons.ts';
-import { originOf, type PlannedBase, type PlannedStage, type PlannedStep } from './plan.ts';
-import { StageBuilder, type StackedLayer, type StageResult } from './stage-builder.ts';
+import { newEntryOf } from './new-entry.ts';
+import type { PlannedBase, PlannedStage, PlannedStep } from './plan.ts';
+import type { StackedLayer, StageResult } from './stack.ts';
+import { StageBuilder } from './stage-builder.ts';
 
 /** What a build works with; one for every build. */
 export interface SessionParts {
@@ -43,7 +38,7 @@ export interface SessionParts {
   readonly exported: ReadonlySet<PlannedStage>;
   /** Stages that steps of other stages copy from. */
   readonly sources: ReadonlySet<PlannedStage>;
-  readonly compression: 'gzip' | 'zstd';
+  readonly compression: Compression;
   /** No time in a layer is later, in seconds since 1970. */
   readonly clampTime: number | undefined;
   readonly progress: Progress;
@@ -63,8 +58,7 @@ const writers = 2;
 export class BuildSession implements AsyncDisposable {
   readonly #parts: SessionParts;
   readonly #results = new Map<number, Promise<StageResult>>();
-  readonly #leases: LayerLease[] = [];
-  readonly #paths = new Map<Digest, Promise<string>>();
+  readonly #directories: LayerDirectories;
   readonly #sources: LayerSources;
   readonly #pulls = new Map<BaseImage, Promise<void>>();
   readonly #built = new Set<PlannedStage>();
@@ -80,20 +74,26 @@ export class BuildSession implements AsyncDisposable {
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
-    const { volumes, controller } = parts;
+    const { volumes, scratch, controller } = parts;
     const pull = (base: BaseImage): Promise<void> => this.#pull(base, { unpack: false });
+    this.#directories = new LayerDirectories({
+      ...{ volumes, scratch, signal: controller.signal },
+      pull: (base) => this.#pull(base),
+    });
     this.#sources = new LayerSources({ volumes, pull, signal: controller.signal });
     const { cache, subject, stages, progress, cachePush: remembers } = parts;
     if (cache === undefined) return;
-    this.#reasons = MissReasons.start(
-      { cache, subject, stages, progress, remembers, resultOf: this.resultFor, signal: this.signal },
-      (work) => this.background(work),
-    );
+    const { resultFor: resultOf, signal } = this;
+    this.#reasons = new MissReasons({ cache, subject, stages, progress, remembers, resultOf, signal });
   }
 
-  /** Why a step is not taken from the cache, in few words, as far as that is known by now. */
-  reasonOf(step: PlannedStep): string | undefined {
+  /** Why a step that ran was not taken from the cache, in few words, as far as that can be known within a moment. */
+  async reasonOf(step: PlannedStep): Promise<string | undefined> {
     return step.uncached ?? this.#reasons?.of(step);
+  }
+
+  #findReasons(): void {
+    if (this.#reasons !== undefined) this.background(this.#reasons.find());
   }
 
   get isolation(): Isolation {
@@ -111,7 +111,7 @@ export class BuildSession implements AsyncDisposable {
   get cache(): LayerCache | undefined {
     return this.#parts.cache;
   }
-  get compression(): 'gzip' | 'zstd' {
+  get compression(): Compression {
     return this.#parts.compression;
   }
   /** How a step is looked up by the content of what it copies, which does not grow old with where it is from. */
@@ -215,12 +215,13 @@ export class BuildSession implements AsyncDisposable {
       placed: Promise.resolve({ layer, origins: base.image.origins, base: base.image }),
       files: undefined,
       created: undefined,
+      lineage: undefined,
     }));
   }
 
   /** A stack in the forms that a backend may ask for. */
   layersOf(stack: readonly StackedLayer[]): LayerStack {
-    return { directories: () => this.directoriesOf(stack), sources: () => this.#sourcesOf(stack) };
+    return { directories: () => this.#directoriesOf(stack), sources: () => this.#sourcesOf(stack) };
   }
 
   async #sourcesOf(stack: readonly StackedLayer[]): Promise<LayerSource[]> {
@@ -235,38 +236,16 @@ export class BuildSession implements AsyncDisposable {
     return sources.filter((source) => source !== undefined);
   }
 
-  /** The unpacked directories of a stack, lowest first; each once, since overlayfs refuses one twice. */
-  async directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
-    const paths = await Promise.all(
-      stack.map(async (stacked) => {
-        if (stacked.files?.kind === 'upper') return stacked.files.directory;
-        const layer = await stacked.placed;
-        return layer === undefined ? undefined : this.#unpacked(layer);
+  /** The unpacked directories of a stack, lowest first. */
+  async #directoriesOf(stack: readonly StackedLayer[]): Promise<string[]> {
+    const trees = await Promise.all(
+      stack.map(async ({ files, placed }): Promise<UnpackedTree | undefined> => {
+        if (files?.kind === 'upper') return { path: files.directory, implied: [] };
+        const layer = await placed;
+        return layer && this.#directories.find(layer);
       }),
     );
-    const found = paths.filter((path) => path !== undefined);
-    return found.filter((path, index) => found.lastIndexOf(path) === index);
-  }
-
-  #unpacked(placed: PlacedLayer): Promise<string> {
-    const { diffID } = placed.layer;
-    const known = this.#paths.get(diffID);
-    if (known !== undefined) return known;
-    const path = this.#acquire(placed);
-    this.#paths.set(diffID, path);
-    return path;
-  }
-
-  async #acquire(placed: PlacedLayer): Promise<string> {
-    if (placed.base !== undefined && !(await placed.base.isThere())) await this.#pull(placed.base);
-    for (const volume of this.#parts.volumes) {
-      const lease = await volume.acquireLayers([placed.layer], this.signal);
-      const path = lease?.paths[0];
-      if (lease === undefined || path === undefined) continue;
-      this.#leases.push(lease);
-      return path;
-    }
-    throw new Error(`no volume could unpack layer ${placed.layer.digest}`);
+    return this.#directories.stack(trees.filter((tree) => tree !== undefined));
   }
 
   /** Puts a cold base on the writable volume as an image, so that the next build finds it warm. */
@@ -324,27 +303,20 @@ export class BuildSession implements AsyncDisposable {
     parentChainID: ChainID | null,
     layer: Layer | undefined,
     created: Date,
-    options: { readonly contentKnown?: boolean } = {},
+    options: {
+      readonly contentKnown?: boolean;
+      /** Where the layer's blob lies already. */
+      readonly origins?: readonly BlobOrigin[] | undefined;
+    } = {},
   ): void {
     const { cache } = this.#parts;
     if (cache === undefined || step.definition === undefined || !this.#isStored(step)) return;
     if (this.#changed.has(step)) return;
     const byContent = options.contentKnown === true ? undefined : this.contentDefinitions.get(step);
     const definitions = [step.definition, ...(byContent === undefined ? [] : [byContent])];
+    const made = { parentChainID, created, origins: options.origins ?? [] };
     const stores = definitions.map((definition) =>
-      cache.store(
-        {
-          key: stepKey(definition),
-          parentChainID,
-          created,
-          createdBy: step.written,
-          origin: originOf(stage, step),
-          files: step.files === undefined ? undefined : foldFileList(step.files),
-          description: describeKey(definition),
-        },
-        layer,
-        this.signal,
-      ),
+      cache.store(newEntryOf(stage, step, definition, made), layer, this.signal),
     );
     this.background(
       Promise.all(stores).then(
@@ -366,6 +338,7 @@ export class BuildSession implements AsyncDisposable {
 
   /** Waits for everything in the background; blobs that reached the cache can be mounted from it afterwards. */
   async settle(): Promise<void> {
+    this.#findReasons();
     while (this.#background.size > 0) await Promise.all(this.#background);
   }
 
@@ -377,15 +350,17 @@ export class BuildSession implements AsyncDisposable {
       : placed;
   }
 
-  markFirstRun(): void {
+  /** The process of a RUN step exists. */
+  runStarted(): void {
+    this.#findReasons();
     if (this.#started) return;
     this.#started = true;
     this.#parts.onFirstRun?.();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.settle();
-    for (const lease of this.#leases) await lease[Symbol.asyncDispose]();
+    while (this.#background.size > 0) await Promise.all(this.#background);
+    await this.#directories[Symbol.asyncDispose]();
     await this.#sources[Symbol.asyncDispose]();
   }
 }

@@ -1,11 +1,10 @@
 import { fileLayer } from '../src/layer/index.ts';
 import type { LookupResult } from '../src/layercache/index.ts';
-import { type ChainID, extendChain } from '../src/oci/index.ts';
 import { BuildError, isAbortError, KilnError, messageOf } from '../src/support/index.ts';
 import type { CopyRequest, FetchedSource, SourceQuery } from './context/index.ts';
-import { fitsOn, wantedSources } from './forecast.ts';
+import { fittingHit, wantedSources } from './forecast.ts';
 import type { PlacedLayer } from './image.ts';
-import type { CopySource, LayerStack, Rootfs, RunStep, StepFiles } from './isolation/index.ts';
+import type { CopySource, LayerStack, Rootfs, RunStep } from './isolation/index.ts';
 import {
   copyContentDefinition,
   isLinked,
@@ -14,43 +13,11 @@ import {
   type PlannedStep,
 } from './plan.ts';
 import type { BuildSession } from './session.ts';
+import { chainOf, type Reused, reusedOf, type StackedLayer, type StageResult } from './stack.ts';
 import type { Operation } from './steps.ts';
 import { stepKey } from '../src/layercache/index.ts';
 
-/** One step's layer in a stage: known at once for a hit, written in the background or when asked for for a step that ran. */
-export interface StackedLayer {
-  /** Undefined when the step changed nothing. Reading it has the layer written, when it is not yet. */
-  readonly placed: Promise<PlacedLayer | undefined>;
-  /** The files of a step that ran here. */
-  readonly files: StepFiles | undefined;
-  /** When its step ran, also when that was in another build; undefined for layers of a base. */
-  readonly created: Date | undefined;
-}
-
-/** A result of the cache that a step takes over. */
-interface Reused {
-  readonly placed: PlacedLayer | undefined;
-  readonly created: Date;
-}
-
-/** A stage's layers, lowest first. */
-export interface StageResult {
-  readonly stack: readonly StackedLayer[];
-  /** What its own steps made or reused, in order. */
-  readonly steps: readonly StackedLayer[];
-}
-
 type CopyOperation = Extract<Operation, { kind: 'copy' }>;
-
-/** The ChainID of a stack, known when all its layers are written. */
-export async function chainOf(stack: readonly StackedLayer[]): Promise<ChainID | null> {
-  let chain: ChainID | undefined;
-  for (const { placed } of stack) {
-    const layer = (await placed)?.layer;
-    if (layer !== undefined) chain = extendChain(chain, layer.diffID);
-  }
-  return chain ?? null;
-}
 
 /** Builds one stage: reuses what hits on exactly this rootfs, runs the rest, hands every new layer to the cache. */
 export class StageBuilder {
@@ -118,7 +85,7 @@ export class StageBuilder {
       await this.#execute(step);
       const layer = await this.#seal(step);
       if (isLinked(step)) await this.#leave();
-      const detail = this.#outcomes.get(step) ?? this.#session.reasonOf(step);
+      const detail = this.#outcomes.get(step) ?? (await this.#session.reasonOf(step));
       progress.emit({
         type: 'step-end',
         step: step.id,
@@ -155,21 +122,16 @@ export class StageBuilder {
     const tell = (outcome: Parameters<typeof this.tellLookup>[1], detail?: string): void =>
       this.tellLookup(step, outcome, detail);
     if (result.outcome !== 'hit') {
-      const reason = result.outcome === 'miss' ? this.#session.reasonOf(step) : undefined;
-      tell(result.outcome, reason ?? result.detail);
+      tell(result.outcome, result.detail);
       return undefined;
     }
-    if (!fitsOn(await chainOf(this.#stack), step, result.entry)) {
+    const hit = fittingHit(await chainOf(this.#stack), step, result);
+    if (hit === undefined) {
       tell('other-rootfs', 'its layer was made on another rootfs');
       return undefined;
     }
-    tell('hit');
-    const { layer } = result;
-    const origin = this.#session.cache?.origin;
-    return {
-      placed: layer === undefined ? undefined : { layer, origins: origin === undefined ? [] : [origin] },
-      created: result.entry.created,
-    };
+    this.tellLookup(step, 'hit', undefined, hit.place.location);
+    return reusedOf(hit, [result, ...result.others]);
   }
 
   /** Tells the listeners what a lookup gave. */
@@ -177,15 +139,17 @@ export class StageBuilder {
     step: PlannedStep,
     outcome: 'hit' | 'other-rootfs' | LookupResult['outcome'],
     detail?: string,
+    location?: string,
   ): void {
     // A cache that cannot be asked is warned of once.
-    if (outcome === 'expired' || outcome === 'other-rootfs' || outcome === 'corrupt')
+    if (['expired', 'other-rootfs', 'corrupt', 'untrusted'].includes(outcome))
       this.#outcomes.set(step, detail ?? outcome);
     this.#session.progress.emit({
       type: 'cache',
       step: step.id,
       key: step.key ?? '',
       outcome,
+      ...(location === undefined ? {} : { location }),
       ...(detail === undefined ? {} : { detail }),
     });
   }
@@ -201,7 +165,9 @@ export class StageBuilder {
     });
     // The mounted tree lacks this layer; a later step that runs opens a new one.
     if (this.#rootfs !== undefined) this.#session.background(this.#leave());
-    return { placed: Promise.resolve(reused.placed), files: undefined, created: reused.created };
+    const { placed, created, hit } = reused;
+    const lineage = { step, stage: this.#stage.label, hit };
+    return { placed: Promise.resolve(placed), files: undefined, created, lineage };
   }
 
   /** A copy from a stage may have been made from another build of it that gave the same files. */
@@ -240,7 +206,7 @@ export class StageBuilder {
         await chainOf(this.#below(step)),
         reused.placed?.layer,
         reused.created,
-        { contentKnown: true },
+        { contentKnown: true, origins: reused.placed?.origins },
       );
     return reused;
   }
@@ -259,7 +225,7 @@ export class StageBuilder {
     const { progress, signal } = this.#session;
     const result = await rootfs.run(run, {
       onOutput: (stream, data) => progress.emit({ type: 'output', step: step.id, stream, data }),
-      onStarted: () => this.#session.markFirstRun(),
+      onStarted: () => this.#session.runStarted(),
       signal,
     });
     if (result.exitCode === 0 && result.signal === null) return;
@@ -368,7 +334,7 @@ export class StageBuilder {
     const write = async (): Promise<PlacedLayer | undefined> => {
       const output = this.#session.scratchFile();
       const { compression, signal } = this.#session;
-      const facts = await sealed.write({ output, compression }, signal).catch((error: unknown) => {
+      const facts = await sealed.write({ output, ...compression }, signal).catch((error: unknown) => {
         throw atStep(error, step);
       });
       const layer = facts === undefined ? undefined : fileLayer(output, facts);
@@ -383,6 +349,7 @@ export class StageBuilder {
       },
       files: sealed.files,
       created,
+      lineage: { step, stage: this.#stage.label, hit: undefined },
     };
     // A layer that neither the image nor the cache needs is never written: other stages read its directory.
     if (session.needsLayer(this.#stage, step)) void layer.placed;

@@ -1,9 +1,11 @@
 import { Command, InvalidArgumentError, type Option } from 'commander';
 import {
   addFlags,
+  addKanikoFlags,
   booleanFlag,
+  kanikoNotes,
   listFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -13,6 +15,7 @@ import {
   registryFlags,
   type RegistryFlags,
   registryOptions,
+  respell,
   valueFlag,
 } from '../src/cli/index.ts';
 import { hostPlatform, parsePlatform, parseReference } from '../src/oci/index.ts';
@@ -30,6 +33,7 @@ import {
 import { notWarm, Volume } from '../src/volume/index.ts';
 import { housekeepingCommands } from './housekeeping.ts';
 import { openForReading } from './open-volume.ts';
+import { warmerFlags } from './kaniko-flags.ts';
 import { collectRequests } from './requests.ts';
 import { daemonCommand } from './daemon/command.ts';
 import { remoteCommand } from './remote/command.ts';
@@ -70,7 +74,7 @@ export async function runWarmer(argv: readonly string[], signal: AbortSignal): P
   const program = warmerProgram(signal, (code) => {
     exitCode = code;
   });
-  await parseCommandLine(program, argv);
+  await parseCommandLine(program, respell(argv, warmerFlags));
   return exitCode;
 }
 
@@ -86,11 +90,12 @@ export function warmerProgram(signal: AbortSignal, onExitCode: (code: number) =>
     .allowExcessArguments(false)
     .addHelpText('after', examples)
     .action(async (flags: OnceFlags) => {
-      onExitCode(await warmOnce(flags, signal));
+      onExitCode(await warmOnce(flags, kanikoNotes(once, warmerFlags), signal));
     });
   addFlags(once, onceFlags());
+  addKanikoFlags(once, warmerFlags);
   const list = (name: string, description: string): Command =>
-    addFlags(program.command(name).description(description), [cacheDirFlag(), outputFlag(), logFlag()]);
+    addFlags(program.command(name).description(description), [cacheDirFlag(), outputFlag(), ...logFlags()]);
   list('ls', 'list the images on the volume').action(listImages);
   list('du', 'show what the volume holds and how much space it takes').action(showUsage);
   list('inspect', 'show an image on the volume with its layers')
@@ -116,7 +121,7 @@ function onceFlags(): Option[] {
     booleanFlag('--download-only', 'do not unpack the layers', false),
     ...registryFlags(),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ];
 }
 
@@ -125,7 +130,7 @@ function parseCount(text: string): number {
   return Number(text);
 }
 
-async function warmOnce(flags: OnceFlags, signal: AbortSignal): Promise<number> {
+async function warmOnce(flags: OnceFlags, notes: readonly string[], signal: AbortSignal): Promise<number> {
   const requests = await collectRequests({
     images: flags.image,
     dockerfiles: flags.dockerfile,
@@ -138,7 +143,8 @@ async function warmOnce(flags: OnceFlags, signal: AbortSignal): Promise<number> 
       remedy: 'Name images with --image, or a Dockerfile with --dockerfile.',
     });
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
+  for (const note of notes) progress.info(note);
   await using client = new RegistryClient(registryOptions(flags, progress));
   await using volume = await Volume.open(volumeDirectory(flags), { access: 'read-write', progress });
   const results: WarmResult[] = [];
@@ -169,7 +175,7 @@ function describeResult({ reference, platform, outcome, bytes, seconds }: WarmRe
 
 async function listImages(flags: ListFlags): Promise<void> {
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using volume = await openForReading(flags, progress);
   const images = await volume.images();
   if (flags.output === 'json') writeJson(images);
@@ -178,7 +184,7 @@ async function listImages(flags: ListFlags): Promise<void> {
 
 async function showUsage(flags: ListFlags): Promise<void> {
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using volume = await openForReading(flags, progress);
   const usage = await volume.usage();
   if (flags.output === 'json') writeJson(usage);
@@ -188,7 +194,7 @@ async function showUsage(flags: ListFlags): Promise<void> {
 async function inspectImage(name: string, flags: ListFlags): Promise<void> {
   const reference = parseReference(name);
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using volume = await openForReading(flags, progress);
   const images = await volume.inspect(reference);
   if (images.length === 0) throw notWarm(name, volume.directory);

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { addFlags, logFlag, type LogFlags, valueFlag } from '../src/cli/index.ts';
+import { addFlags, logFlags, type LogFlags, valueFlag } from '../src/cli/index.ts';
 import { formatPlatform, formatReference, parsePlatform, parseReference } from '../src/oci/index.ts';
 import { Progress, reportTo } from '../src/support/index.ts';
 import { notWarm } from '../src/volume/index.ts';
@@ -26,7 +26,7 @@ function pinCommand(name: string, description: string, pinned: boolean): Command
   return addFlags(command, [
     cacheDirFlag(),
     valueFlag('--platform <os/arch>', 'only of this platform (default: all that are there)'),
-    logFlag(),
+    ...logFlags(),
   ]);
 }
 
@@ -35,7 +35,7 @@ async function setPinned(names: readonly string[], flags: PinFlags, pinned: bool
   const references = names.map(parseReference);
   const platform = flags.platform === undefined ? undefined : parsePlatform(flags.platform);
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using volume = await openForWriting(flags, progress);
   const images = await volume.images();
   for (const reference of references) {

@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import {
   addFlags,
   booleanFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -52,7 +52,7 @@ export function pruneCommand(signal: AbortSignal, onExitCode: (code: number) => 
     booleanFlag('-f, --force', 'do not ask', false),
     booleanFlag('--verbose', 'name every image, layer and blob in full', false),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ]);
 }
 
@@ -66,7 +66,7 @@ async function prune(patterns: readonly string[], flags: PruneFlags, signal: Abo
       remedy: 'Give --force to prune without asking, or --dry-run to see what would go.',
     });
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using volume = await (flags.dryRun ? openForReading : openForWriting)(flags, progress);
   const plan = await volume.planPrune(policy, signal);
   if (plan.damaged > 0)

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { addFlags, logFlag, type LogFlags } from '../src/cli/index.ts';
+import { addFlags, logFlags, type LogFlags } from '../src/cli/index.ts';
 import { Progress, reportTo } from '../src/support/index.ts';
 import { openForWriting } from './open-volume.ts';
 import { cacheDirFlag, type VolumeFlags } from './volume-flags.ts';
@@ -10,10 +10,10 @@ export function reindexCommand(signal: AbortSignal): Command {
     .description('make the index database anew from the files on the volume')
     .action(async (flags: VolumeFlags & LogFlags) => {
       const progress = new Progress();
-      using _reporter = reportTo(progress, flags.logFormat);
+      using _reporter = reportTo(progress, flags);
       await using volume = await openForWriting(flags, progress);
       await volume.reindex(signal);
       process.stdout.write(`indexed ${(await volume.images()).length} images\n`);
     });
-  return addFlags(command, [cacheDirFlag(), logFlag()]);
+  return addFlags(command, [cacheDirFlag(), ...logFlags()]);
 }

@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import {
   addFlags,
   booleanFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -37,13 +37,13 @@ export function verifyCommand(signal: AbortSignal, onExitCode: (code: number) =>
     booleanFlag('--repair', 'heal what is damaged, from the registries that the images came from', false),
     ...registryFlags(),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ]);
 }
 
 async function verify(flags: VerifyFlags, signal: AbortSignal): Promise<number> {
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   const directory = volumeDirectory(flags);
   // Also when it is to be repaired, only a volume that is there: a mistyped path must not become an empty one.
   await using looking = await Volume.open(directory, { access: 'read-only', progress });

@@ -7,7 +7,7 @@ import {
   booleanFlag,
   defaultCacheDirectory,
   listFlag,
-  logFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -80,7 +80,7 @@ export function explainCommand(signal: AbortSignal): Command {
     ...registryFlags(),
     ...pushFlags(),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ]);
 }
 
@@ -90,19 +90,22 @@ async function explain(flags: ExplainFlags, signal: AbortSignal): Promise<void> 
   const source = sourceOptions(flags, destinations);
   // Whoever asks about the cache means it, without saying --cache.
   const cache = cacheOptions({ ...flags, cache: flags.cache ?? true }, destinations, cacheDirectory);
-  const { location } = cache;
-  if (location === undefined)
-    throw new UsageError('there is no layer cache to explain', { remedy: 'Leave --cache=false out.' });
+  const { sources } = cache;
+  if (sources.length === 0)
+    throw new UsageError('there is no layer cache to explain', {
+      remedy:
+        flags.cacheTo === undefined ? 'Leave --cache=false out.' : 'Name what builds read with --cache-from.',
+    });
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using client = new RegistryClient(registryOptions(flags, progress));
   const stages = await plan(source, cache, { client, progress, cacheDirectory, signal }, flags.allStages);
   warnOfRules(cache.rules, stages, progress);
-  const explained = await explainStages(stages, { ...cache, location }, client, progress, signal);
+  const explained = await explainStages(stages, cache, client, progress, signal);
   process.stdout.write(
     flags.output === 'json'
-      ? `${JSON.stringify(explanationDocument(location, explained), undefined, 2)}\n`
-      : explanationText(explained),
+      ? `${JSON.stringify(explanationDocument(sources, explained), undefined, 2)}\n`
+      : explanationText(sources, explained),
   );
 }
 
@@ -116,7 +119,7 @@ interface PlanParts {
 /** Plans as a build does, with what is on the volume where there is one. */
 async function plan(
   source: SourceOptions,
-  cache: Omit<CacheOptions, 'push'>,
+  cache: CacheOptions,
   { client, progress, cacheDirectory, signal }: PlanParts,
   allStages: boolean,
 ): Promise<PlannedStage[]> {

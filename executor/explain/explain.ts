@@ -1,7 +1,10 @@
 import {
+  type EntryStore,
   type InventoryEntry,
+  type LookupOptions,
   openEntryStore,
-  openLayerCache,
+  openLayerCaches,
+  openTrust,
   readInventory,
 } from '../../src/layercache/index.ts';
 import type { RegistryClient } from '../../src/registry/index.ts';
@@ -11,29 +14,32 @@ import { lookupsOf, type PlannedStage, type PlannedStep } from '../plan.ts';
 import { explainPlan, type StageExplanation } from './explanation.ts';
 import { nameFiles, type StoredEntry } from './file-reasons.ts';
 
-type ExplainedCache = Omit<CacheOptions, 'push' | 'location'> & { readonly location: string };
-
 /**
- * Looks everything up as a build does, and compares what misses with all that is in the cache. The cache is read whole only
+ * Looks everything up as a build does, and compares what misses with all that is in the caches. They are read whole only
  * when something misses.
  *
- * @throws RegistryError when the cache cannot be read.
+ * @throws RegistryError when a cache cannot be read.
  */
 export async function explainStages(
   stages: readonly PlannedStage[],
-  cache: ExplainedCache,
+  cache: CacheOptions,
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<StageExplanation<StoredEntry>[]> {
   const { keys, maxAgeSeconds } = lookupsOf(stages, cache.maxAgeSeconds);
-  const lookups = await openLayerCache(cache.location, client, '').lookup(keys, { maxAgeSeconds, signal });
+  const { sources } = cache;
+  const trust = await openTrust({ signKey: undefined, verifyKeys: cache.verifyKeys });
+  const caches = openLayerCaches({ sources, target: undefined }, client, '', trust);
+  const onFailure: LookupOptions['onFailure'] = (location, { outcome, detail }) =>
+    progress.warn(`the layer cache ${location} cannot be read (${outcome}): ${detail}`);
+  const lookups = await caches.lookup(keys, { maxAgeSeconds, onFailure, signal });
   const isAsked = ({ operation, uncached }: PlannedStep): boolean =>
     uncached === undefined &&
     (operation.kind === 'run' ? cache.runLayers : operation.kind === 'workdir' || cache.copyLayers);
   const misses = [...lookups.values()].some(({ outcome }) => outcome === 'miss');
-  const store = openEntryStore(cache.location, client);
-  const stored = misses ? await readStored() : [];
+  const stores = sources.map((location) => openEntryStore(location, client));
+  const stored = misses ? (await Promise.all(stores.map(readStored))).flat() : [];
   const explained = explainPlan(stages, {
     stored,
     resultOf: (step) => (step.key === undefined || !isAsked(step) ? undefined : lookups.get(step.key)),
@@ -41,14 +47,14 @@ export async function explainStages(
   return Promise.all(
     explained.map(async ({ stage, steps }) => ({
       stage,
-      steps: await Promise.all(steps.map((step) => nameFiles(step, store, progress, signal))),
+      steps: await Promise.all(steps.map((step) => nameFiles(step, progress, signal))),
     })),
   );
 
-  async function readStored(): Promise<StoredEntry[]> {
+  async function readStored(store: EntryStore): Promise<StoredEntry[]> {
     try {
       const { entries } = await readInventory(store, { descriptions: true, progress, signal });
-      return entries.flatMap(storedEntry);
+      return entries.flatMap((entry) => storedEntry(store, entry));
     } catch (error) {
       // An OCI layout that no build has made yet.
       if (systemErrorCode(error) === 'E_VOLUME_NOT_FOUND') return [];
@@ -57,7 +63,7 @@ export async function explainStages(
   }
 }
 
-function storedEntry(entry: InventoryEntry): StoredEntry[] {
+function storedEntry(store: EntryStore, entry: InventoryEntry): StoredEntry[] {
   const { key, description, instruction, origin, created, config } = entry;
-  return description === undefined ? [] : [{ key, description, instruction, origin, created, config }];
+  return description === undefined ? [] : [{ store, key, description, instruction, origin, created, config }];
 }

@@ -3,13 +3,14 @@ import {
   type Difference,
   differences,
   type KeyedStep,
+  type LookupHit,
   type LookupResult,
   nearestStep,
   type StoredStep,
 } from '../../src/layercache/index.ts';
 import { type ChainID, extendChain, formatReference } from '../../src/oci/index.ts';
 import type { LookupOutcome } from '../../src/support/index.ts';
-import { fitsOn } from '../forecast.ts';
+import { fittingHit } from '../forecast.ts';
 import { isLinked, originOf, type PlannedStage, type PlannedStep } from '../plan.ts';
 
 /**
@@ -22,6 +23,8 @@ export type StepOutcome = LookupOutcome | 'found' | 'not-asked';
 export interface StepExplanation<Stored extends StoredStep = StoredStep> {
   readonly step: PlannedStep;
   readonly outcome: StepOutcome;
+  /** Of a hit, or what was found: the entry, and the cache that has it. */
+  readonly hit: LookupHit | undefined;
   /** In words, the first one first; empty for a hit. */
   readonly reasons: readonly string[];
   readonly differences: readonly Difference[];
@@ -86,8 +89,8 @@ class StageExplainer<Stored extends StoredStep> {
     const keyed = keyedStep(this.#stage, step);
     const result = this.#evidence.resultOf(step);
     const explanation = this.#judge(step, keyed, result);
-    const isHit = explanation.outcome === 'hit' && result?.outcome === 'hit';
-    const layer = isHit ? result.entry.layer : undefined;
+    const isHit = explanation.outcome === 'hit';
+    const layer = isHit ? explanation.hit?.entry.layer : undefined;
     if (!isHit) this.chain = undefined;
     else if (layer != null && this.chain !== undefined)
       this.chain = extendChain(this.chain ?? undefined, layer.diffID);
@@ -101,26 +104,30 @@ class StageExplainer<Stored extends StoredStep> {
     keyed: KeyedStep | undefined,
     result: LookupResult | undefined,
   ): StepExplanation<Stored> {
-    const say = (outcome: StepOutcome, ...reasons: readonly string[]): StepExplanation<Stored> => ({
-      ...{ step, outcome, reasons, differences: [], nearest: undefined },
+    const say = (
+      outcome: StepOutcome,
+      reasons: readonly string[] = [],
+      hit?: LookupHit,
+    ): StepExplanation<Stored> => ({
+      ...{ step, outcome, hit, reasons, differences: [], nearest: undefined },
     });
     if (result === undefined || keyed === undefined)
-      return say('not-asked', step.uncached ?? 'it is not cached');
+      return say('not-asked', [step.uncached ?? 'it is not cached']);
     if (result.outcome === 'miss') return this.#explainMiss(step, keyed);
-    if (result.outcome !== 'hit') return say(result.outcome, result.detail);
+    if (result.outcome !== 'hit') return say(result.outcome, [result.detail]);
     // Made on nothing, it fits whatever comes before it.
-    if (isLinked(step)) return say(fitsOn(null, step, result.entry) ? 'hit' : 'other-rootfs');
-    if (this.chain === undefined)
-      return say('found', `used if ${this.#causeName()} comes out as it did when this was made`);
-    if (!fitsOn(this.chain, step, result.entry)) return say('other-rootfs', 'made on another rootfs');
-    return say('hit');
+    const chain = isLinked(step) ? null : this.chain;
+    if (chain === undefined)
+      return say('found', [`used if ${this.#causeName()} comes out as it did when this was made`], result);
+    const hit = fittingHit(chain, step, result);
+    return hit === undefined ? say('other-rootfs', ['made on another rootfs']) : say('hit', [], hit);
   }
 
   #explainMiss(step: PlannedStep, keyed: KeyedStep): StepExplanation<Stored> {
     const { stored } = this.#evidence;
     const nearest = nearestStep(keyed, stored, this.#ground, this.#present);
     const say = (...reasons: readonly string[]): StepExplanation<Stored> => ({
-      ...{ step, outcome: 'miss', reasons, differences: [], nearest },
+      ...{ step, outcome: 'miss', hit: undefined, reasons, differences: [], nearest },
     });
     if (stored.length === 0) return say('the cache has nothing yet to compare with');
     if (nearest === undefined) return say('nothing like it is in the cache: the instruction is new');
@@ -131,8 +138,7 @@ class StageExplainer<Stored extends StoredStep> {
       difference.field === 'parent' ? { ...difference, words: this.#parentWords() } : difference,
     );
     return {
-      step,
-      outcome: 'miss',
+      ...{ step, outcome: 'miss', hit: undefined },
       reasons: found.map(({ words: text }) => text),
       differences: found,
       nearest,

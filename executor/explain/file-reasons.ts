@@ -13,6 +13,7 @@ import type { StepExplanation } from './explanation.ts';
 
 /** A stored step, and where it says what a copy took. */
 export interface StoredEntry extends StoredStep {
+  readonly store: EntryStore;
   readonly config: InventoryEntry['config'];
 }
 
@@ -22,7 +23,6 @@ const named = 3;
 /** Says of a copy that missed which files changed, from what is stored beside the entry that it was compared with. */
 export async function nameFiles(
   explanation: StepExplanation<StoredEntry>,
-  store: EntryStore,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<StepExplanation<StoredEntry>> {
@@ -31,7 +31,7 @@ export async function nameFiles(
   const now = step.files === undefined ? undefined : foldFileList(step.files);
   if (content === undefined || nearest === undefined || now === undefined) return explanation;
   try {
-    const bytes = await store.readBlob(nearest.config, maximumDocumentSize, signal);
+    const bytes = await nearest.store.readBlob(nearest.config, maximumDocumentSize, signal);
     const before = decodeFileList(JSON.parse(Buffer.from(bytes).toString('utf8')));
     if (before === undefined) return explanation;
     const changes = compareFileLists(now, before);

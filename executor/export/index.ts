@@ -1,3 +1,2 @@
-export { writeArchive } from './archive.ts';
-export { writeLayout } from './layout.ts';
-export { destinationWithDigest, pushImage } from './push.ts';
+export { writeDigestFiles } from './digest-files.ts';
+export { exportOutput, pushTo } from './outputs.ts';

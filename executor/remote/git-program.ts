@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
+import { join } from 'node:path';
 import { authorizationOf, type HostTrust } from '../../src/registry/index.ts';
 import { BuildError, EnvironmentError, hideCredentials, systemErrorCode } from '../../src/support/index.ts';
+import { home, runsFromHome } from '../home.ts';
 
 /** What git reads from its environment as if it stood in its configuration (git-config(1), GIT_CONFIG_COUNT). */
 type Setting = readonly [name: string, value: string];
@@ -45,7 +47,8 @@ export class GitProgram {
     const { address, settings } = split(options);
     this.address = address;
     const redirects: Setting = ['http.followRedirects', options.follow ? 'initial' : 'false'];
-    this.#environment = environmentOf([...fixedSettings, redirects, ...settings], sshCommand(options.ssh));
+    const fixed = [...fixedSettings, redirects, ...ownCertificates()];
+    this.#environment = environmentOf([...fixed, ...settings], sshOf(options.ssh));
   }
 
   /** How messages call the repository. */
@@ -157,6 +160,13 @@ const fixedSettings: readonly Setting[] = [
   ['transfer.credentialsInUrl', 'die'],
 ];
 
+/** Not in the environment, where it would count for more than the certificate that a registry's flag names. */
+function ownCertificates(): Setting[] {
+  if (!runsFromHome()) return [];
+  const file = process.env.GIT_SSL_CAINFO ?? join(home, 'ssl/certs/ca-certificates.crt');
+  return [['http.sslCAInfo', file]];
+}
+
 /** Takes user and password out of an address that git would show. Those of ssh are names only, and stay. */
 function split({ remote, trust }: GitProgramOptions): { address: string; settings: Setting[] } {
   if (!/^https?:\/\//i.test(remote)) return { address: remote, settings: [] };
@@ -179,6 +189,20 @@ function split({ remote, trust }: GitProgramOptions): { address: string; setting
   };
 }
 
+/** How git runs ssh. In place there is no shell of ours, which a command with arguments would need. */
+function sshOf(files: Partial<SshFiles> = {}): Record<string, string> {
+  if (!runsFromHome()) return { GIT_SSH_COMMAND: sshCommand(files) };
+  if (files.key === undefined && files.knownHosts === undefined) return ownGit();
+  throw new EnvironmentError(
+    "Kiln's own container has no shell, which git needs to tell ssh of other files",
+    {
+      code: 'E_GIT_SSH_FILES',
+      remedy:
+        'Put them into ~/.ssh, and leave out --git ssh-key and ssh-known-hosts; or use https:// and a token.',
+    },
+  );
+}
+
 /** A key that is unknown is never accepted, nor is anybody asked about it. */
 function sshCommand({ key, knownHosts }: Partial<SshFiles> = {}): string {
   const words = ['ssh', '-F', '/dev/null', '-o', 'BatchMode=yes', '-o', 'StrictHostKeyChecking=yes'];
@@ -190,7 +214,10 @@ function sshCommand({ key, knownHosts }: Partial<SshFiles> = {}): string {
     .join(' ');
 }
 
-function environmentOf(settings: readonly Setting[], ssh: string): Record<string, string> {
+function environmentOf(
+  settings: readonly Setting[],
+  ssh: Readonly<Record<string, string>>,
+): Record<string, string> {
   const inherited = passedOn.flatMap((name) => {
     const value = process.env[name];
     return value === undefined ? [] : [[name, value] as const];
@@ -201,12 +228,12 @@ function environmentOf(settings: readonly Setting[], ssh: string): Record<string
     HOME: '/dev/null',
     GIT_CONFIG_NOSYSTEM: '1',
     GIT_CONFIG_GLOBAL: '/dev/null',
+    // Nobody is asked. Naming no program is as good as one that fails, and in place that one would be the image's.
     GIT_TERMINAL_PROMPT: '0',
-    GIT_ASKPASS: '/bin/false',
-    SSH_ASKPASS: '/bin/false',
+    GIT_ASKPASS: '',
     // No file:, no ext:, neither for the repository nor for its submodules.
     GIT_ALLOW_PROTOCOL: 'http:https:ssh:git',
-    GIT_SSH_COMMAND: ssh,
+    ...ssh,
     GIT_OPTIONAL_LOCKS: '0',
     GIT_CONFIG_COUNT: String(settings.length),
     ...Object.fromEntries(
@@ -215,6 +242,17 @@ function environmentOf(settings: readonly Setting[], ssh: string): Record<string
         [`GIT_CONFIG_VALUE_${index}`, value],
       ]),
     ),
+  };
+}
+
+/**
+ * Where the git of Kiln's image has its parts. In place, what lies where Debian's git looks for them is the image's that is
+ * built, and so is the shell, which a command for ssh with arguments would need.
+ */
+function ownGit(): Record<string, string> {
+  return {
+    GIT_EXEC_PATH: join(home, 'libexec/git-core'),
+    GIT_SSH: 'ssh',
   };
 }
 

@@ -6,6 +6,7 @@ import { authorizationOf, type RegistryClient } from '../../src/registry/index.t
 import { BuildError, hideCredentials } from '../../src/support/index.ts';
 import { type GitSource, isCommit } from './addresses.ts';
 import { GitProgram, type SshFiles } from './git-program.ts';
+import { checkOutSubmodules } from './git-submodules.ts';
 
 /** What a source of ADD names in a repository now. */
 export interface GitRevision {
@@ -80,20 +81,25 @@ export class GitTrees {
     const git = await this.#program(source, where, signal);
     const tree = join(this.#scratch, `git-${randomUUID()}`);
     await mkdir(tree, { mode: 0o755 });
-    await git.run(['init', '--quiet', '--template=', ...formatOf(revision.object)], tree);
-    await git.run(['remote', 'add', '--', 'origin', git.address], tree);
+    await makeRepository(git, tree, revision.object);
     await fetch(git, tree, revision, source);
     const filters = this.#options.largeFiles === true ? await largeFileFilters(git, tree) : [];
     await git.run([...filters, 'checkout', '--quiet', ...placeOf(revision)], tree);
     await requireCommit(git, tree, source, where);
-    if (source.submodules)
-      await git.run(
-        [...filters, 'submodule', '--quiet', 'update', '--init', '--recursive', '--depth=1'],
-        tree,
-      );
-    if (source.commitTimes) await setTimes(tree, await commitTime(git, tree));
     // The repository of a directory of it would be one of other files.
-    if (!source.keepGitDir || source.directory !== '') await removeGitDirectories(tree);
+    const isKept = source.keepGitDir && source.directory === '';
+    if (source.submodules)
+      await checkOutSubmodules(git, tree, {
+        gitFor: (address) =>
+          this.#program({ ...source, remote: withLoginOf(source.remote, address) }, where, signal),
+        fetch: async (program, directory, object) => {
+          await makeRepository(program, directory, object);
+          await fetch(program, directory, { object, ref: undefined, tagged: undefined }, { depth: 1 });
+        },
+        isKept,
+      });
+    if (source.commitTimes) await setTimes(tree, await commitTime(git, tree));
+    if (!isKept) await removeGitDirectories(tree);
     else await tidy(git, tree);
     return source.directory === '' ? tree : directoryIn(tree, source, where);
   }
@@ -161,6 +167,20 @@ export class GitTrees {
   }
 }
 
+async function makeRepository(git: GitProgram, tree: string, object: string): Promise<void> {
+  await git.run(['init', '--quiet', '--template=', ...formatOf(object)], tree);
+  await git.run(['remote', 'add', '--', 'origin', git.address], tree);
+}
+
+/** The address of a submodule, with the user and password that its repository's has when both are on one server. */
+function withLoginOf(remote: string, address: string): string {
+  if (!URL.canParse(remote) || !URL.canParse(address)) return address;
+  const [from, to] = [new URL(remote), new URL(address)];
+  if (!/^https?:$/.test(to.protocol) || from.origin !== to.origin || to.username !== '') return address;
+  [to.username, to.password] = [from.username, from.password];
+  return to.href;
+}
+
 function formatOf(object: string): string[] {
   return object.length === 64 ? ['--object-format=sha256'] : [];
 }
@@ -177,7 +197,7 @@ async function fetch(
   git: GitProgram,
   tree: string,
   { object, ref }: GitRevision,
-  { depth = 1, within }: GitSource,
+  { depth = 1, within }: Pick<GitSource, 'depth' | 'within'>,
 ): Promise<void> {
   const target =
     ref?.startsWith('refs/tags/') === true ? ref : ref?.replace(/^refs\/heads\//, 'refs/remotes/origin/');

@@ -1,10 +1,15 @@
 import { type Command, Option } from 'commander';
-import { type LogFormat, logFormats, UsageError } from '../support/index.ts';
+import { logFormats, type ReportOptions, UsageError, verbosities } from '../support/index.ts';
 import { collect, parseBoolean } from './values.ts';
+
+/** A flag that knows what was last given for it, whatever that was read as. */
+class Flag extends Option {
+  written: string | boolean | undefined;
+}
 
 /** `--cache`, `--cache=false` and `KILN_CACHE=true` alike. @param fallback undefined: not said. */
 export function booleanFlag(flag: string, description: string, fallback?: boolean): Option {
-  const option = new Option(`${flag} [boolean]`, description)
+  const option = new Flag(`${flag} [boolean]`, description)
     .argParser(parseBoolean)
     .preset(true)
     .env(environmentName(flag));
@@ -15,7 +20,7 @@ export function booleanFlag(flag: string, description: string, fallback?: boolea
 
 /** A flag with a value, which `KILN_<FLAG>` may give too. */
 export function valueFlag(flags: string, description: string): Option {
-  const option = new Option(flags, description).env(environmentName(flags));
+  const option = new Flag(flags, description).env(environmentName(flags));
   // --no-cache-filter takes a value, and is the negation of nothing.
   option.negate = false;
   return option;
@@ -40,12 +45,22 @@ export function outputFlag(): Option {
   return valueFlag('-o, --output <format>', 'how lists are written').choices(outputFormats).default('table');
 }
 
-export interface LogFlags {
-  readonly logFormat: LogFormat;
+/** What {@link logFlags} give. */
+export type LogFlags = ReportOptions;
+
+export function logFormatFlag(): Option {
+  return valueFlag('--log-format <format>', 'how progress is told').choices(logFormats).default('text');
 }
 
-export function logFlag(): Option {
-  return valueFlag('--log-format <format>', 'how progress is told').choices(logFormats).default('text');
+/** How progress is told. Names and values are kaniko's. */
+export function logFlags(): Option[] {
+  return [
+    logFormatFlag(),
+    valueFlag('-v, --verbosity <level>', 'tell what is at least as grave (default: info)').choices(
+      verbosities,
+    ),
+    booleanFlag('--log-timestamp', 'begin each line of text with the time', false),
+  ];
 }
 
 export function addFlags(command: Command, flags: readonly Option[]): Command {
@@ -64,12 +79,26 @@ export function asArguments(options: readonly Option[], values: Readonly<Record<
   });
 }
 
+/** Whether a flag may be given several times. */
+export function isList(flag: Option): boolean {
+  return Array.isArray(flag.defaultValue);
+}
+
+/** A flag's value as a user would write it; undefined when it has none. */
+export function writtenValue(flag: Option, value: unknown): string | boolean | string[] | undefined {
+  if (value === undefined || typeof value === 'boolean' || typeof value === 'string') return value;
+  if (Array.isArray(value)) return value.map(String);
+  if (value === flag.defaultValue) return flag.defaultValueDescription ?? JSON.stringify(value);
+  return flag instanceof Flag ? flag.written : JSON.stringify(value);
+}
+
 /** Has what its parser finds wrong name the flag. */
 function named(flag: Option): Option {
   const { parseArg } = flag;
   if (parseArg === undefined) return flag;
   return flag.argParser((value, previous: unknown) => {
     try {
+      if (flag instanceof Flag) flag.written = value;
       return parseArg(value, previous);
     } catch (error) {
       if (!(error instanceof UsageError) || error.where !== undefined) throw error;

@@ -1,4 +1,5 @@
 import {
+  type BigIntStats,
   chmodSync,
   closeSync,
   constants,
@@ -12,12 +13,13 @@ import {
   symlinkSync,
   writeSync,
 } from 'node:fs';
-import { makeNode, OpenDirectory, setOwner, setTimes, setXattr, status, statusSize } from '../os/index.ts';
+import { makeNode, OpenDirectory, setOwner, setTimes, setXattr, status, statusWords } from '../os/index.ts';
 import { systemErrorCode } from '../support/index.ts';
 import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
 import { LayerProblems } from './layer-problems.ts';
+import type { LayerSource } from './layer-source.ts';
 import type { Territory } from './territory.ts';
-import type { EntryFacts } from './tree-state.ts';
+import { entryFacts, type EntryFacts } from './entry-facts.ts';
 import { imageXattrs } from './xattrs.ts';
 
 const setGroupId = 0o2000;
@@ -26,41 +28,38 @@ const setGroupId = 0o2000;
  * Applies an unpacked layer in overlayfs form to a tree: what it has is copied, what it marks as deleted is removed.
  * The tree then is what an overlay of the layer on it would show.
  *
- * @param source the layer's directory.
- * @param opaque the directories in it (latin1, relative) that hide what the tree has there.
+ * A directory that the layer has only for what is in it leaves the tree's as it is.
  */
-export function applyDirectory(
-  territory: Territory,
-  source: string,
-  opaque: readonly string[],
-): LayerProblems {
-  const applier = new DirectoryApplier(territory, source, opaque);
+export function applyDirectory(territory: Territory, source: UnpackedLayer): LayerProblems {
+  const applier = new DirectoryApplier(territory, source);
   applier.run();
   return applier.problems;
 }
+
+type UnpackedLayer = Extract<LayerSource, { kind: 'directory' }>;
 
 class DirectoryApplier {
   readonly problems = new LayerProblems();
   readonly #territory: Territory;
   readonly #source: string;
   readonly #opaque: ReadonlySet<string>;
+  readonly #implied: ReadonlySet<string>;
   /** Names in the tree of files with several names, by inode in the layer. */
   readonly #links = new Map<bigint, string>();
-  readonly #record = Buffer.alloc(statusSize);
+  readonly #record = new Uint32Array(statusWords);
   readonly #chunk = Buffer.allocUnsafeSlow(1 << 18);
 
-  constructor(territory: Territory, source: string, opaque: readonly string[]) {
+  constructor(territory: Territory, { path, opaque, implied }: UnpackedLayer) {
     this.#territory = territory;
-    this.#source = Buffer.from(source).toString('latin1');
+    this.#source = Buffer.from(path).toString('latin1');
     this.#opaque = new Set(opaque);
+    this.#implied = new Set(implied);
   }
 
   run(): void {
     using root = OpenDirectory.open(this.#source);
-    this.#makeDirectory('');
-    this.#content(root, '');
     root.readStatus('.', this.#record, 0);
-    this.#directoryMetadata('', this.#facts());
+    this.#directory(root, '', entryFacts(this.#record, 0));
   }
 
   #content(directory: OpenDirectory, path: string): void {
@@ -70,20 +69,8 @@ class DirectoryApplier {
     }
   }
 
-  #facts(): EntryFacts {
-    const record = this.#record;
-    return {
-      mode: status.mode(record, 0),
-      uid: status.uid(record, 0),
-      gid: status.gid(record, 0),
-      size: status.size(record, 0),
-      modified: status.modified(record, 0),
-      ...status.device(record, 0),
-    };
-  }
-
   #entry(parent: OpenDirectory, name: string, path: string): void {
-    const facts = this.#facts();
+    const facts = entryFacts(this.#record, 0);
     const kind = facts.mode & constants.S_IFMT;
     if (kind === constants.S_IFCHR && facts.major === 0 && facts.minor === 0) {
       removeTree(this.#territory, path);
@@ -91,9 +78,7 @@ class DirectoryApplier {
     }
     if (kind === constants.S_IFDIR) {
       using directory = parent.open(name);
-      this.#makeDirectory(path);
-      this.#content(directory, path);
-      this.#directoryMetadata(path, facts);
+      this.#directory(directory, path, facts);
       return;
     }
     const inode = status.links(this.#record, 0) > 1 ? status.inode(this.#record, 0) : undefined;
@@ -105,6 +90,23 @@ class DirectoryApplier {
       return;
     }
     if (this.#create(path, kind, facts, link) && inode !== undefined) this.#links.set(inode, path);
+  }
+
+  #directory(directory: OpenDirectory, path: string, facts: EntryFacts): void {
+    const existing = this.#implied.has(path) ? this.#statDirectory(path) : undefined;
+    this.#makeDirectory(path);
+    this.#content(directory, path);
+    if (existing === undefined) this.#directoryMetadata(path, facts);
+    else {
+      const place = this.#territory.bytes(path);
+      chmodSync(place, Number(existing.mode) & 0o7777);
+      setTimes(place, existing.mtimeNs, existing.mtimeNs);
+    }
+  }
+
+  #statDirectory(path: string): BigIntStats | undefined {
+    const stat = lstatSync(this.#territory.bytes(path), { bigint: true, throwIfNoEntry: false });
+    return stat?.isDirectory() === true ? stat : undefined;
   }
 
   #from(path: string): Buffer {

@@ -17,7 +17,7 @@ import { readArchive, spaceError } from './unpack.ts';
 export async function applyLayer(territory: Territory, source: LayerSource): Promise<LayerProblems> {
   try {
     return source.kind === 'directory'
-      ? applyDirectory(territory, source.path, source.opaque)
+      ? applyDirectory(territory, source)
       : await applyArchive(territory, source);
   } catch (error) {
     throw spaceError(error, territory.root === '' ? '/' : territory.root) ?? error;

@@ -1,10 +1,16 @@
 import { createHash } from 'node:crypto';
-import { closeSync, createReadStream, openSync, rmSync, writeSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
+import { open, rm } from 'node:fs/promises';
 import type { DiffID } from '../oci/index.ts';
 import type { Change } from './entries.ts';
 import { spaceError } from './unpack.ts';
-import { type CompressedOutput, type LayerFacts, tarStream, writeCompressed } from './write-layer.ts';
+import {
+  type CompressedOutput,
+  type LayerFacts,
+  readBuffer,
+  tarStream,
+  writeCompressed,
+} from './write-layer.ts';
 
 /** A layer set down as a plain tar, because the tree it was taken from goes on changing. */
 export interface CapturedLayer {
@@ -58,10 +64,26 @@ export async function compressCaptured(
   signal?: AbortSignal,
 ): Promise<LayerFacts> {
   try {
-    const chunks = createReadStream(captured.file, { highWaterMark: readSize, signal });
-    return await writeCompressed(chunks as AsyncIterable<Buffer>, request);
+    const chunks = fileChunks(captured.file, readBuffer(request.compression), signal);
+    return await writeCompressed(chunks, request);
   } catch (error) {
     await rm(request.output, { force: true });
     throw spaceError(error, request.output) ?? error;
+  }
+}
+
+/** The content of a file. @param buffer gives the memory for the next piece. */
+async function* fileChunks(
+  file: string,
+  buffer: () => Buffer,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Buffer> {
+  await using handle = await open(file);
+  for (;;) {
+    signal?.throwIfAborted();
+    const chunk = buffer();
+    const { bytesRead } = await handle.read(chunk, 0, chunk.length, null);
+    if (bytesRead === 0) return;
+    yield chunk.subarray(0, bytesRead);
   }
 }

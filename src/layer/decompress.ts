@@ -11,8 +11,11 @@ export function decompressor(compression: LayerCompression): Transform {
 
 /** A stream with its compression undone; errors of the source reach the result. */
 export function decompress(stream: Readable, compression: LayerCompression): Readable {
-  if (compression === 'none') return stream;
-  const transform = decompressor(compression);
+  return compression === 'none' ? stream : through(stream, decompressor(compression));
+}
+
+/** A stream after a transform; unlike with `pipe` alone, errors of the source reach the result, and its end the source. */
+export function through(stream: Readable, transform: Transform): Readable {
   stream.once('error', (error) => transform.destroy(error));
   transform.once('close', () => stream.destroy());
   return stream.pipe(transform);

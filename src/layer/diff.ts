@@ -10,7 +10,7 @@ import {
   whiteoutPrefix,
 } from './entries.ts';
 import type { TarEntry } from './tar-reader.ts';
-import type { EntryFacts } from './tree-state.ts';
+import type { EntryFacts } from './entry-facts.ts';
 import { imageXattrs, opaqueAttribute, ownOverlayMark } from './xattrs.ts';
 
 export interface DiffRequest {
@@ -42,7 +42,6 @@ export function* overlayChanges(request: DiffRequest): Generator<Change> {
 class DiffWalk {
   readonly #upper: string;
   readonly #mountPoints: ReadonlySet<string>;
-  readonly #opaque: string;
   readonly #entries: EntryMaker;
 
   constructor(request: DiffRequest) {
@@ -51,7 +50,6 @@ class DiffWalk {
       (request.mountPoints ?? []).map((path) => toBytePath(path.replace(/^\/+/, ''))),
     );
     this.#entries = new EntryMaker(request.clampTime);
-    this.#opaque = opaqueAttribute(ownOverlayMark());
   }
 
   /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
@@ -68,7 +66,7 @@ class DiffWalk {
 
   /** @param lowers the directories of this path in the layers below, nearest first; empty when it is new. */
   directory(path: string, lowers: readonly string[]): { children: Change[]; opaque: boolean } {
-    const opaque = path !== '' && getXattr(this.#bytes(path), this.#opaque)?.toString() === 'y';
+    const opaque = path !== '' && isOpaque(`${this.#upper}/${path}`);
     const below = opaque ? [] : lowers;
     const children: Change[] = [];
     if (opaque && lowers.length > 0) children.push(whiteout(path, opaqueName));
@@ -84,7 +82,7 @@ class DiffWalk {
   #child(parent: string, name: string, lowers: readonly string[]): Change[] {
     const path = parent === '' ? name : `${parent}/${name}`;
     const stat = lstatSync(this.#bytes(path), { bigint: true });
-    const lower = lookBelow(lowers, name, this.#opaque);
+    const lower = lookBelow(lowers, name);
     // A socket is in no layer, but it hides what was there.
     if (stat.isSocket() || (stat.isCharacterDevice() && stat.rdev === 0n))
       return lower.nearest === undefined ? [] : [whiteout(parent, `${whiteoutPrefix}${name}`)];
@@ -135,14 +133,28 @@ function factsOf(place: Buffer, stat: BigIntStats): EntryFacts {
   };
 }
 
-interface Below {
+export interface Below {
   /** What the layers below show under the name, or undefined. */
   readonly nearest: string | undefined;
   /** Its directories, merged from nearest to farthest; empty when it is no directory. */
   readonly directories: readonly string[];
 }
 
-function lookBelow(lowers: readonly string[], name: string, opaque: string): Below {
+/** Whether a directory hides what the layers below have in it, for overlays that this process mounts. */
+export function isOpaque(directory: BytePath): boolean {
+  return getXattr(pathBuffer(directory), opaqueAttribute(ownOverlayMark()))?.toString() === 'y';
+}
+
+/**
+ * Looks a name up in the directories of one path, nearest first.
+ *
+ * @param hides whether one of the directories found is the last.
+ */
+export function lookBelow(
+  lowers: readonly BytePath[],
+  name: string,
+  hides: (directory: BytePath) => boolean = isOpaque,
+): Below {
   const directories: string[] = [];
   let nearest: string | undefined;
   for (const lower of lowers) {
@@ -156,7 +168,7 @@ function lookBelow(lowers: readonly string[], name: string, opaque: string): Bel
     }
     nearest ??= path;
     directories.push(path);
-    if (getXattr(pathBuffer(path), opaque)?.toString() === 'y') break;
+    if (hides(path)) break;
   }
   return { nearest, directories };
 }

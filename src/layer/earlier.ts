@@ -25,7 +25,7 @@ export async function clearUnchanged(
     if (wanted.size === 0) return;
     const same =
       layer.kind === 'directory'
-        ? compareWithDirectory(wanted.keys(), territory, layer.path)
+        ? compareWithDirectory(withoutImplied(wanted.keys(), layer.implied), territory, layer.path)
         : await compareWithArchive([...wanted.keys()], territory, layer);
     for (const [path, unchanged] of same) {
       const index = wanted.get(path);
@@ -33,6 +33,18 @@ export async function clearUnchanged(
       if (unchanged && index !== undefined) changes.clear(index);
     }
   }
+  // What no layer describes are directories made for what is in them, and such have no attributes.
+  for (const [path, index] of wanted) if (isPlainDirectory(territory.bytes(path))) changes.clear(index);
+}
+
+function isPlainDirectory(place: Buffer): boolean {
+  return lstatSync(place).isDirectory() && imageXattrs(place).size === 0;
+}
+
+/** A directory that is there for what is in it says nothing of how the tree's was. */
+function withoutImplied(paths: Iterable<string>, implied: readonly string[]): string[] {
+  const undescribed = new Set(implied);
+  return [...paths].filter((path) => !undescribed.has(path));
 }
 
 /** For each path that a layer has, whether the tree's file is the same. */

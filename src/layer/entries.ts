@@ -2,7 +2,7 @@ import { closeSync, constants, openSync, readlinkSync, readSync } from 'node:fs'
 import { type BytePath, pathBuffer, pathText } from '../os/index.ts';
 import { BuildError } from '../support/index.ts';
 import type { TarEntry, TarEntryType } from './tar-reader.ts';
-import type { EntryFacts } from './tree-state.ts';
+import type { EntryFacts } from './entry-facts.ts';
 import { imageXattrs } from './xattrs.ts';
 
 /** One entry of a layer about to be written, and where its content is. */

@@ -23,20 +23,18 @@ export async function* gzip(
   yield header;
   let checksum = 0;
   let length = 0;
-  let dictionary: Buffer | undefined;
   const running: Promise<Buffer>[] = [];
   // Blocks are used again: left to the garbage collector, they would be most of the memory of this process.
   const free: Buffer[] = [];
-  for await (const { block, bytes, last } of blocksOf(source, free)) {
+  for await (const { block, dictionary, bytes, last } of blocksOf(source, free)) {
     checksum = crc32(bytes, checksum);
     length += bytes.length;
     const compressed = deflate(bytes, {
       level,
       memLevel: 9,
       finishFlush: last ? constants.Z_FINISH : constants.Z_SYNC_FLUSH,
-      ...(dictionary === undefined ? {} : { dictionary }),
+      ...(dictionary.length === 0 ? {} : { dictionary }),
     });
-    dictionary = Buffer.from(bytes.subarray(-windowSize));
     const done = compressed.finally(() => free.push(block));
     // Awaited in order below; a failure before then is not an unhandled one.
     done.catch(() => undefined);
@@ -53,6 +51,8 @@ export async function* gzip(
 interface Block {
   /** The whole buffer, to be given back. */
   readonly block: Buffer;
+  /** What comes before it; it lies in the same buffer. Empty for the first block. */
+  readonly dictionary: Buffer;
   readonly bytes: Buffer;
   readonly last: boolean;
 }
@@ -62,19 +62,25 @@ interface Block {
  * A chunk of the source is not looked at again once the next one is asked for.
  */
 async function* blocksOf(source: AsyncIterable<Buffer>, free: Buffer[]): AsyncGenerator<Block> {
-  let block: Buffer = Buffer.allocUnsafeSlow(blockSize);
-  let filled = 0;
+  const room = (): Buffer => free.pop() ?? Buffer.allocUnsafeSlow(windowSize + blockSize);
+  const full = windowSize + blockSize;
+  let block = room();
+  let dictionary = block.subarray(0, 0);
+  let end = windowSize;
   for await (const chunk of source) {
     for (let at = 0; at < chunk.length;) {
-      if (filled === blockSize) {
-        yield { block, bytes: block, last: false };
-        block = free.pop() ?? Buffer.allocUnsafeSlow(blockSize);
-        filled = 0;
+      if (end === full) {
+        const next = room();
+        block.copy(next, 0, blockSize);
+        yield { block, dictionary, bytes: block.subarray(windowSize), last: false };
+        block = next;
+        dictionary = block.subarray(0, windowSize);
+        end = windowSize;
       }
-      const copied = chunk.copy(block, filled, at);
+      const copied = chunk.copy(block, end, at);
       at += copied;
-      filled += copied;
+      end += copied;
     }
   }
-  yield { block, bytes: block.subarray(0, filled), last: true };
+  yield { block, dictionary, bytes: block.subarray(windowSize, end), last: true };
 }

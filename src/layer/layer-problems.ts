@@ -1,4 +1,4 @@
-import { systemErrorCode } from '../support/index.ts';
+import { BuildError, systemErrorCode } from '../support/index.ts';
 
 /**
  * What of a layer could not be made for lack of a capability. The layer itself stays as it is, so the image is right all
@@ -26,4 +26,15 @@ export class LayerProblems {
       return false;
     }
   }
+}
+
+/** The error for a device node of an archive that would be a part of the layer, where none can be made. @param path latin1. */
+export function deviceRefused(path: string): BuildError {
+  return new BuildError(
+    `the archive holds the device node ${Buffer.from(path, 'latin1').toString()}, which a user namespace may not make`,
+    {
+      code: 'E_DEVICE_NODE',
+      remedy: 'Leave it out of the archive, or build as root of the machine.',
+    },
+  );
 }

@@ -12,6 +12,8 @@ export type LayerSource =
        * may mount can read that.
        */
       readonly opaque: readonly string[];
+      /** Directories in it that are there only for what is in them; `''` is the root. */
+      readonly implied: readonly string[];
     }
   | {
       readonly kind: 'archive';

@@ -1,5 +1,8 @@
 import { constants } from 'node:fs';
 import { type Change, EntryMaker, opaqueName, whiteout, whiteoutPrefix } from './entries.ts';
+import type { StatusFields } from '../os/index.ts';
+import type { EntryFacts } from './entry-facts.ts';
+import type { EntryTable } from './entry-table.ts';
 import type { Territory } from './territory.ts';
 import type { TreeState } from './tree-state.ts';
 
@@ -34,15 +37,17 @@ export interface UncertainEntry {
  * out to be what they were.
  */
 export class TreeChanges {
-  readonly #previous: TreeState;
-  readonly #next: TreeState;
+  readonly #previous: EntryTable;
+  readonly #next: EntryTable;
+  readonly #roots: { readonly before: EntryFacts; readonly now: EntryFacts };
   readonly #marks: Uint8Array;
   /** Names that are gone, by the index of their directory. */
   readonly #removed = new Map<number, string[]>();
 
   constructor(previous: TreeState, next: TreeState) {
-    this.#previous = previous;
-    this.#next = next;
+    this.#previous = previous.entries;
+    this.#next = next.entries;
+    this.#roots = { before: previous.rootFacts(), now: next.rootFacts() };
     this.#marks = new Uint8Array(next.count);
     this.#compare(0, previous.count, 0, next.count, rootIndex);
     this.#settleLinks();
@@ -54,13 +59,12 @@ export class TreeChanges {
     let old = from;
     let index = nextFrom;
     while (old < to || index < nextTo) {
-      const oldName = old < to ? previous.name(old) : undefined;
-      const name = index < nextTo ? next.name(index) : undefined;
-      if (name === undefined || (oldName !== undefined && oldName < name)) {
-        this.#remove(parent, oldName ?? '');
+      const order = this.#order(old, to, index, nextTo);
+      if (order < 0) {
+        this.#remove(parent, previous.name(old));
         changed = true;
         old = previous.end(old);
-      } else if (oldName === undefined || name < oldName) {
+      } else if (order > 0) {
         this.#markAll(index);
         changed = true;
         index = next.end(index);
@@ -72,6 +76,12 @@ export class TreeChanges {
     }
     if (changed && parent !== rootIndex) this.#mark(parent, marks.inside);
     return changed;
+  }
+
+  /** Which of two entries comes first; one behind the last comes after all others. */
+  #order(old: number, to: number, index: number, nextTo: number): number {
+    if (old >= to) return 1;
+    return index >= nextTo ? -1 : this.#previous.compareName(old, this.#next, index);
   }
 
   /** @returns whether anything is marked. */
@@ -103,11 +113,10 @@ export class TreeChanges {
 
   #looksChanged(old: number, index: number): boolean {
     const [previous, next] = [this.#previous, this.#next];
-    const same = (fields: Parameters<TreeState['agrees']>[3]): boolean =>
-      next.agrees(index, previous, old, fields);
+    const same = (fields: StatusFields): boolean => next.agrees(index, previous, old, fields);
     if (!same('owner and mode') || !same('modified')) return true;
     if (next.isDirectory(index)) return false;
-    if (!same('size') || !same('device')) return true;
+    if (!same('extent')) return true;
     const [oldLinks, links] = [previous.links(old), next.links(index)];
     // A new name of the file, or another file among several names.
     return links > oldLinks || ((links > 1 || oldLinks > 1) && !same('inode'));
@@ -119,9 +128,8 @@ export class TreeChanges {
    */
   #isReplaced(old: number, index: number): boolean {
     const [previous, next] = [this.#previous, this.#next];
-    if (next.changed(index) === previous.changed(old)) return false;
-    const born = next.born(index);
-    return born === 0n ? next.inode(index) !== previous.inode(old) : born !== previous.born(old);
+    if (next.agrees(index, previous, old, 'changed')) return false;
+    return !next.agrees(index, previous, old, next.hasBirth(index) ? 'extent' : 'inode');
   }
 
   /** Names of one file go into a layer together: a link to a file that is not in the layer would lead nowhere. */
@@ -199,13 +207,13 @@ export class TreeChanges {
    */
   *entries(territory: Territory, clampTime?: number): Generator<Change> {
     const maker = new EntryMaker(clampTime);
-    if (this.#isRootChanged()) yield maker.makeRoot(territory.bytes(''), this.#next.rootFacts());
+    if (this.#isRootChanged()) yield maker.makeRoot(territory.bytes(''), this.#roots.now);
     yield* this.#directory(territory, maker, rootIndex, '');
   }
 
   /** The root directory has an entry only when its mode or owner changed: its time does with everything in it. */
   #isRootChanged(): boolean {
-    const [before, now] = [this.#previous.rootFacts(), this.#next.rootFacts()];
+    const { before, now } = this.#roots;
     return before.mode !== now.mode || before.uid !== now.uid || before.gid !== now.gid;
   }
 

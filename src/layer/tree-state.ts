@@ -1,215 +1,198 @@
 import { constants } from 'node:fs';
-import { OpenDirectory, readStatus, sameStatus, status, statusSize } from '../os/index.ts';
+import { OpenDirectory, readStatus, status, statusWords } from '../os/index.ts';
 import { systemErrorCode } from '../support/index.ts';
+import { entryFacts, type EntryFacts } from './entry-facts.ts';
+import { EntryTable } from './entry-table.ts';
 import type { Territory } from './territory.ts';
 
 const typeMask = constants.S_IFMT;
 
+export interface ReadTreeOptions {
+  /** How the same tree was before. What it knows need not be found out again; it stays as it is. */
+  readonly previous?: TreeState | undefined;
+  /** A state that nobody needs any more. Its memory is used again. */
+  readonly spare?: TreeState | undefined;
+}
+
 /**
- * The status of everything in a tree at one moment, packed: about 110 bytes for each file. Entries are in the order of a
+ * The status of everything in a tree at one moment, packed: about 70 bytes for each file. Entries are in the order of a
  * layer: a directory, then what is in it, names sorted by bytes. Sockets, which no layer holds, are left out.
  */
 export class TreeState {
-  #count = 0;
-  readonly #root = Buffer.alloc(statusSize);
-  #records: Buffer;
-  #names: Buffer;
-  #nameEnds: Uint32Array<ArrayBuffer>;
-  #ends: Uint32Array<ArrayBuffer>;
-  #newestSeconds = 0;
-  #newestNanoseconds = 0;
+  /** Everything in it. */
+  readonly entries: EntryTable;
+  readonly #root = new Uint32Array(statusWords);
+  /** Under which names excluded paths were found; another territory, or the same after moves, gives other entries. */
+  readonly #exclusions: string;
+  #newest = 0n;
 
-  private constructor(expected: number) {
-    this.#records = Buffer.allocUnsafeSlow(expected * statusSize);
-    this.#names = Buffer.allocUnsafeSlow(expected * 16);
-    this.#nameEnds = new Uint32Array(expected);
-    this.#ends = new Uint32Array(expected);
+  private constructor(spare: TreeState | undefined, exclusions: string) {
+    this.entries = new EntryTable(spare?.entries);
+    this.#exclusions = exclusions;
   }
 
   /**
    * Looks at everything in a tree. What vanishes meanwhile was never there.
    *
-   * @param expected how many entries there were last time, so that memory need not grow.
    * @throws SystemCallError.
    */
-  static read(territory: Territory, expected = 4096): TreeState {
-    const state = new TreeState(Math.ceil(expected * 1.05) + 64);
+  static read(territory: Territory, options: ReadTreeOptions = {}): TreeState {
+    const { previous, spare } = options;
+    const exclusions = [territory.root, ...territory.exclusions].join('\0');
+    const state = new TreeState(spare, exclusions);
     using root = OpenDirectory.open(territory.root === '' ? '/' : territory.root);
     root.readStatus('.', state.#root, 0);
-    state.#directory(territory, root, '', true);
+    const isKnown = previous !== undefined && previous.#exclusions === exclusions;
+    const reader = new TreeReader(territory, state.entries, isKnown ? previous.entries : undefined);
+    reader.readRoot(root);
+    state.#newest = reader.newestChange;
     return state;
   }
 
   /** Number of entries; the root is none. */
   get count(): number {
-    return this.#count;
+    return this.entries.count;
   }
 
   /** The latest time of change (ctime) of any entry, in nanoseconds since the epoch. */
   get newestChange(): bigint {
+    return this.#newest;
+  }
+
+  /** The parts of the root directory's status that a layer keeps. */
+  rootFacts(): EntryFacts {
+    return entryFacts(this.#root, 0);
+  }
+}
+
+/** Reads a tree into a table of entries. */
+class TreeReader {
+  readonly #territory: Territory;
+  readonly #entries: EntryTable;
+  readonly #known: EntryTable | undefined;
+  #newestSeconds = 0;
+  #newestNanoseconds = 0;
+
+  constructor(territory: Territory, entries: EntryTable, known: EntryTable | undefined) {
+    this.#territory = territory;
+    this.#entries = entries;
+    this.#known = known;
+  }
+
+  get newestChange(): bigint {
     return BigInt(this.#newestSeconds) * 1_000_000_000n + BigInt(this.#newestNanoseconds);
   }
 
-  /** The index after an entry and all that is in it: its next sibling, or the end of its directory. */
-  end(index: number): number {
-    return this.#ends[index] ?? this.#count;
+  readRoot(root: OpenDirectory): void {
+    this.#byNames(root, '', true, 0, this.#known?.count ?? 0);
   }
 
-  name(index: number): string {
-    return this.#names.toString('latin1', index === 0 ? 0 : this.#nameEnds[index - 1], this.#nameEnds[index]);
+  /**
+   * What is in a directory.
+   *
+   * @param index the directory's own entry.
+   * @param known its entry in the earlier table, or a negative number.
+   */
+  #inside(directory: OpenDirectory, index: number, known: number): void {
+    const { end, isSame } = this.#compareKnown(index, known);
+    if (isSame) this.#bySameNames(directory, known + 1, end);
+    else this.#byNames(directory, '', false, known + 1, end);
   }
 
-  /** `st_mode`: type and permissions. */
-  mode(index: number): number {
-    return status.mode(this.#records, index * statusSize);
+  #compareKnown(index: number, known: number): { end: number; isSame: boolean } {
+    if (known < 0 || this.#known === undefined) return { end: 0, isSame: false };
+    return { end: this.#known.end(known), isSame: this.#entries.agrees(index, this.#known, known, 'all') };
   }
 
-  isDirectory(index: number): boolean {
-    return (this.mode(index) & typeMask) === constants.S_IFDIR;
-  }
-
-  links(index: number): number {
-    return status.links(this.#records, index * statusSize);
-  }
-
-  inode(index: number): bigint {
-    return status.inode(this.#records, index * statusSize);
-  }
-
-  born(index: number): bigint {
-    return status.born(this.#records, index * statusSize);
-  }
-
-  changed(index: number): bigint {
-    return status.changed(this.#records, index * statusSize);
-  }
-
-  /** The parts of a status that a layer keeps. */
-  facts(index: number): EntryFacts {
-    return factsOf(this.#records, index * statusSize);
-  }
-
-  /** The same of the root directory. */
-  rootFacts(): EntryFacts {
-    return factsOf(this.#root, 0);
-  }
-
-  /** Whether an entry agrees with one of another state in some of its fields. */
-  agrees(
-    index: number,
-    other: TreeState,
-    otherIndex: number,
-    fields: Parameters<typeof sameStatus>[4],
-  ): boolean {
-    return sameStatus(this.#records, index * statusSize, other.#records, otherIndex * statusSize, fields);
+  /**
+   * The directory itself has not changed, so it has the names that it had: whoever makes, removes or renames something in
+   * it moves its change time. What the names lead to may have changed.
+   */
+  #bySameNames(directory: OpenDirectory, from: number, to: number): void {
+    const [entries, known] = [this.#entries, this.#known];
+    if (known === undefined) return;
+    for (let old = from; old < to; old = known.end(old)) {
+      const index = entries.reserveSame(known, old);
+      const [records, at] = [entries.records(index), entries.at(index)];
+      if (directory.readStatusOf(entries.nameAddress(index), records, at))
+        this.#entry(index, '', false, directory, old);
+    }
   }
 
   /** @param guarded whether excluded paths may lie in this directory; only then its path is kept track of. */
-  #directory(territory: Territory, directory: OpenDirectory, path: string, guarded: boolean): void {
+  #byNames(directory: OpenDirectory, path: string, guarded: boolean, from: number, to: number): void {
     const names = directory.names();
-    const excluded = guarded ? territory.excludedNames(path) : [];
-    if (excluded.length > 0) return this.#mixed(territory, directory, path, names, excluded);
-    for (const name of names) {
-      const index = this.#reserve(name);
-      if (directory.readStatus(name, this.#records, index * statusSize))
-        this.#entry(territory, index, path, guarded, directory);
-    }
-  }
-
-  /** A directory with excluded names in it: what the tree has of those is in the shadow. */
-  #mixed(
-    territory: Territory,
-    directory: OpenDirectory,
-    path: string,
-    names: readonly string[],
-    excluded: readonly string[],
-  ): void {
-    for (const name of [...new Set([...names, ...excluded])].sort()) {
-      const index = this.#reserve(name);
-      const at = index * statusSize;
+    const excluded = guarded ? this.#territory.excludedNames(path) : [];
+    const all = excluded.length === 0 ? names : [...new Set([...names, ...excluded])].sort();
+    let old = from;
+    for (const name of all) {
+      const index = this.#entries.reserve(name);
+      old = this.#firstKnown(index, old, to);
+      const known = this.#isKnown(index, old, to) ? old : -1;
+      const [records, at] = [this.#entries.records(index), this.#entries.at(index)];
+      // What the tree has of excluded names is in the shadow.
       const shadow = excluded.includes(name)
-        ? territory.locate(path === '' ? name : `${path}/${name}`)
+        ? this.#territory.locate(path === '' ? name : `${path}/${name}`)
         : undefined;
       if (shadow === undefined) {
-        if (directory.readStatus(name, this.#records, at))
-          this.#entry(territory, index, path, true, directory);
-      } else if (readStatus(shadow, this.#records, at)) this.#entry(territory, index, path, false, shadow);
+        if (directory.readStatus(name, records, at)) this.#entry(index, path, guarded, directory, known);
+      } else if (readStatus(shadow, records, at)) this.#entry(index, path, false, shadow, known);
     }
   }
 
-  /** @param place the directory that the entry lies in, or its own path when it lies in the shadow. */
+  /** The first entry of the earlier table that does not come before one of this table. */
+  #firstKnown(index: number, from: number, to: number): number {
+    const known = this.#known;
+    if (known === undefined) return to;
+    let old = from;
+    while (old < to && known.compareName(old, this.#entries, index) < 0) old = known.end(old);
+    return old;
+  }
+
+  #isKnown(index: number, old: number, to: number): boolean {
+    return old < to && this.#known?.compareName(old, this.#entries, index) === 0;
+  }
+
+  /**
+   * An entry whose status is known now.
+   *
+   * @param place the directory that the entry lies in, or its own path when it lies in the shadow.
+   * @param known its entry in the earlier table, or a negative number.
+   */
   #entry(
-    territory: Territory,
     index: number,
     parent: string,
     guarded: boolean,
     place: OpenDirectory | string,
+    known: number,
   ): void {
-    const type = this.mode(index) & typeMask;
+    const entries = this.#entries;
+    const type = entries.mode(index) & typeMask;
     if (type === constants.S_IFSOCK) return;
-    this.#count = index + 1;
-    this.#noteChange(index * statusSize);
+    entries.count = index + 1;
+    this.#noteChange(entries.records(index), entries.at(index));
     if (type === constants.S_IFDIR) {
-      const name = this.name(index);
+      const name = entries.name(index);
       const path = guarded ? (parent === '' ? name : `${parent}/${name}`) : '';
       using directory = openUnlessGone(place, name);
-      if (directory === undefined) this.#count = index;
-      else this.#directory(territory, directory, path, guarded && territory.leadsToExclusion(path));
-      if (guarded && this.#count === index + 1 && territory.isScaffold(path)) this.#count = index;
+      if (directory === undefined) entries.count = index;
+      else if (guarded && this.#territory.leadsToExclusion(path))
+        this.#byNames(directory, path, true, known + 1, known < 0 ? 0 : (this.#known?.end(known) ?? 0));
+      else this.#inside(directory, index, known);
+      if (guarded && entries.count === index + 1 && this.#territory.isScaffold(path)) entries.count = index;
     }
-    this.#ends[index] = this.#count;
+    entries.setEnd(index, entries.count);
   }
 
-  #noteChange(at: number): void {
+  #noteChange(record: Uint32Array, at: number): void {
     // As numbers: a walk makes no objects.
-    const [seconds, nanoseconds] = [
-      this.#records.readUIntLE(at + 48, 6),
-      this.#records.readUInt32LE(at + 56),
-    ];
+    const seconds = status.changedSeconds(record, at);
     if (seconds < this.#newestSeconds) return;
+    const nanoseconds = status.changedNanoseconds(record, at);
     this.#newestNanoseconds =
       seconds > this.#newestSeconds ? nanoseconds : Math.max(nanoseconds, this.#newestNanoseconds);
     this.#newestSeconds = seconds;
   }
-
-  /** Makes room for one more entry with this name. It counts once its status is known. */
-  #reserve(name: string): number {
-    const index = this.#count;
-    if (index >= this.#ends.length) {
-      const capacity = Math.ceil(this.#ends.length * 1.5);
-      this.#records = enlarged(this.#records, capacity * statusSize);
-      this.#nameEnds = enlargedWords(this.#nameEnds, capacity);
-      this.#ends = enlargedWords(this.#ends, capacity);
-    }
-    const start = index === 0 ? 0 : (this.#nameEnds[index - 1] ?? 0);
-    if (start + name.length > this.#names.length)
-      this.#names = enlarged(this.#names, Math.ceil((start + name.length) * 1.5));
-    this.#nameEnds[index] = start + this.#names.write(name, start, 'latin1');
-    return index;
-  }
-}
-
-/** What a layer keeps of an entry's status. */
-export interface EntryFacts {
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly size: number;
-  /** Nanoseconds since the epoch. */
-  readonly modified: bigint;
-  readonly major: number;
-  readonly minor: number;
-}
-
-function factsOf(record: Buffer, at: number): EntryFacts {
-  return {
-    mode: status.mode(record, at),
-    uid: status.uid(record, at),
-    gid: status.gid(record, at),
-    size: status.size(record, at),
-    modified: status.modified(record, at),
-    ...status.device(record, at),
-  };
 }
 
 function openUnlessGone(place: OpenDirectory | string, name: string): OpenDirectory | undefined {
@@ -221,16 +204,4 @@ function openUnlessGone(place: OpenDirectory | string, name: string): OpenDirect
     if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP') return undefined;
     throw error;
   }
-}
-
-function enlargedWords(words: Uint32Array<ArrayBuffer>, size: number): Uint32Array<ArrayBuffer> {
-  const larger = new Uint32Array(size);
-  larger.set(words);
-  return larger;
-}
-
-function enlarged(buffer: Buffer, size: number): Buffer {
-  const larger = Buffer.allocUnsafeSlow(size);
-  buffer.copy(larger);
-  return larger;
 }

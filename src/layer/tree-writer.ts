@@ -11,23 +11,18 @@ import {
   readlinkSync,
   type Stats,
   symlinkSync,
+  unlinkSync,
   writeSync,
 } from 'node:fs';
 import { constants } from 'node:fs';
-import {
-  hasSingleId,
-  inUserNamespace,
-  lostGroupBit,
-  makeNode,
-  setOwner,
-  setTimes,
-  setXattr,
-} from '../os/index.ts';
-import { BuildError, systemErrorCode } from '../support/index.ts';
+import { inUserNamespace, makeNode, setOwner, setTimes } from '../os/index.ts';
+import { systemErrorCode } from '../support/index.ts';
 import { splitPath, unsafe } from './archive-path.ts';
 import { childPath, makeWay, namesIn, removeTree } from './clear-tree.ts';
+import { DirectoryNotes } from './directory-notes.ts';
 import { opaqueName, whiteoutPrefix } from './entries.ts';
-import { LayerProblems } from './layer-problems.ts';
+import { requireGroupBit, setEntryXattrs, setGroupId } from './entry-attributes.ts';
+import { deviceRefused, LayerProblems } from './layer-problems.ts';
 import { OpaqueMarks } from './opaque-marks.ts';
 import type { TarEntry, TarHandler } from './tar-reader.ts';
 import { Territory } from './territory.ts';
@@ -48,7 +43,6 @@ export interface TreeWriterOptions {
 }
 
 const maximumLinks = 40;
-const setGroupId = 0o2000;
 
 /**
  * Writes the entries of an archive below a root directory and nowhere else.
@@ -66,9 +60,7 @@ export class TreeWriter implements TarHandler {
   readonly #owner: TreeWriterOptions['owner'];
   /** Directories known to be real directories below the root, as written in the archive → as they are. */
   readonly #verified = new Map<string, string>();
-  /** Directories with the set-group-id bit: what is made in them belongs to their group at first (inode(7)). */
-  readonly #groupDirectories = new Set<string>();
-  readonly #directoryTimes: [string, bigint][] = [];
+  readonly #directories = new DirectoryNotes();
   #file: { fd: number; path: string; entry: TarEntry; written: number } | undefined;
   /** Device nodes that could not be made, as paths below the root. */
   readonly #skipped = new Set<string>();
@@ -86,11 +78,17 @@ export class TreeWriter implements TarHandler {
     this.#destination = Buffer.from(options.destination ?? '').toString('latin1');
     this.#whiteouts = options.whiteouts;
     this.#owner = options.owner;
+    this.#directories.implied('');
   }
 
   /** Which of overlayfs' attributes mark every opaque directory that was written: all, where there is none. */
   get overlayMarks(): readonly OverlayMark[] {
     return this.#marks.kept;
+  }
+
+  /** Directories that no entry described (latin1, relative, `''` the root): they were made for what is in them. */
+  get implied(): readonly string[] {
+    return this.#directories.undescribed;
   }
 
   /** The largest user or group id that a file belongs to. */
@@ -142,7 +140,7 @@ export class TreeWriter implements TarHandler {
     this.#file = undefined;
     const { fd, path, entry } = file;
     try {
-      if (!this.#isRoots(path, entry)) this.#setOwner(this.#bytes(path), entry);
+      if (!this.#directories.givesToRoot(path, entry)) this.#setOwner(this.#bytes(path), entry);
       fchmodSync(fd, entry.mode);
       if ((entry.mode & setGroupId) !== 0) requireGroupBit(fstatSync(fd), path);
     } finally {
@@ -154,14 +152,7 @@ export class TreeWriter implements TarHandler {
 
   /** Sets the directories' times, which every entry in them changed. */
   finish(): void {
-    for (const [path, modified] of this.#directoryTimes.reverse()) {
-      try {
-        setTimes(this.#bytes(path), modified, modified);
-      } catch (error) {
-        // A later entry of the archive may have replaced the directory.
-        if (systemErrorCode(error) !== 'ENOENT') throw error;
-      }
-    }
+    this.#directories.setTimes((path) => this.#bytes(path));
   }
 
   /** Closes a file left open by an archive that broke off. */
@@ -210,8 +201,9 @@ export class TreeWriter implements TarHandler {
         continue;
       }
       if (stat === undefined) this.#makeParent(path);
+      else if (this.#isOverlayWhiteout(stat)) this.#replaceWhiteout(path);
       else if (!stat.isDirectory()) throw unsafe(wanted, 'it lies below something that is no directory');
-      else this.#noteGroup(path, stat.mode);
+      else this.#noteFound(path, stat.mode);
       this.#own.add(path);
       current.push(part);
     }
@@ -230,19 +222,23 @@ export class TreeWriter implements TarHandler {
   #makeParent(path: string): void {
     const target = this.#bytes(path);
     mkdirSync(target, 0o755);
-    if (!this.#isRoots(path, { uid: 0, gid: 0 })) setOwner(target, { uid: 0, gid: 0 });
+    if (!this.#directories.givesToRoot(path, { uid: 0, gid: 0 })) setOwner(target, { uid: 0, gid: 0 });
     chmodSync(target, 0o755);
+    this.#directories.implied(path);
   }
 
-  #noteGroup(directory: string, mode: number): void {
-    if ((mode & setGroupId) === 0) this.#groupDirectories.delete(directory);
-    else this.#groupDirectories.add(directory);
+  /** A directory of this layer where it removed what the layers below have: a new one, whatever that was. */
+  #replaceWhiteout(path: string): void {
+    unlinkSync(this.#bytes(path));
+    this.#makeParent(path);
+    this.#directories.described(path, lstatSync(this.#bytes(path), { bigint: true }).mtimeNs);
+    this.#hideBelow(path);
   }
 
-  /** Whether what was just made there belongs to root as it is, and is to. */
-  #isRoots(path: string, { uid, gid }: { readonly uid: number; readonly gid: number }): boolean {
-    const parent = path.slice(0, Math.max(0, path.lastIndexOf('/')));
-    return uid === 0 && gid === 0 && !this.#groupDirectories.has(parent);
+  #noteFound(path: string, mode: number): void {
+    this.#directories.setMode(path, mode);
+    if (this.#whiteouts === 'apply' && !this.#own.has(path))
+      this.#directories.found(path, lstatSync(this.#bytes(path), { bigint: true }).mtimeNs);
   }
 
   #whiteout(parent: string, name: string): void {
@@ -357,6 +353,7 @@ export class TreeWriter implements TarHandler {
     else makeWay(this.#territory, path, entry.type === 'symlink' ? entry.link : undefined);
     this.#own.delete(path);
     if (existing.isDirectory() || existing.isSymbolicLink()) this.#verified.clear();
+    if (existing.isDirectory()) this.#directories.removed(path);
   }
 
   #link(entry: TarEntry, target: Buffer): void {
@@ -374,14 +371,15 @@ export class TreeWriter implements TarHandler {
 
   #applyMetadata(path: string, entry: TarEntry): void {
     const target = this.#bytes(path);
-    if (entry.type !== 'symlink' || !this.#isRoots(path, entry)) this.#setOwner(target, entry);
+    if (entry.type !== 'symlink' || !this.#directories.givesToRoot(path, entry))
+      this.#setOwner(target, entry);
     if (entry.type !== 'symlink') {
       chmodSync(target, entry.mode);
       if ((entry.mode & setGroupId) !== 0) requireGroupBit(lstatSync(target), path);
-      if (entry.type === 'directory') this.#noteGroup(path, entry.mode);
+      if (entry.type === 'directory') this.#directories.setMode(path, entry.mode);
     }
     this.#applyXattrs(path, entry);
-    if (entry.type === 'directory') this.#directoryTimes.push([path, entry.modified]);
+    if (entry.type === 'directory') this.#directories.described(path, entry.modified);
     else setTimes(target, entry.modified, entry.modified);
   }
 
@@ -391,40 +389,9 @@ export class TreeWriter implements TarHandler {
   }
 
   #applyXattrs(path: string, entry: TarEntry): void {
-    for (const [name, value] of entry.xattrs) {
-      // overlayfs' own attributes would let an archive redirect or hide what is below it.
-      if (
-        name.startsWith('trusted.') ||
-        /^user\.(?:overlay|kiln)\./.test(name) ||
-        name === 'security.selinux'
-      )
-        continue;
-      // An access control list can only name ids that there are.
-      if (name.startsWith('system.posix_acl_') && hasSingleId()) continue;
-      const set = (): void => {
-        try {
-          setXattr(this.#bytes(path), name, value);
-        } catch (error) {
-          if (systemErrorCode(error) !== 'EOPNOTSUPP') throw error;
-        }
-      };
+    setEntryXattrs(this.#bytes(path), entry, (set) => {
       if (this.#whiteouts === 'apply') this.problems.attempt('attribute', path, set);
       else set();
-    }
+    });
   }
-}
-
-function deviceRefused(path: string): BuildError {
-  return new BuildError(
-    `the archive holds the device node ${Buffer.from(path, 'latin1').toString()}, which a user namespace may not make`,
-    {
-      code: 'E_DEVICE_NODE',
-      remedy: 'Leave it out of the archive, or build as root of the machine.',
-    },
-  );
-}
-
-/** @throws EnvironmentError when a set-group-id bit that was just set is not there. */
-function requireGroupBit(stat: Stats, path: string): void {
-  if ((stat.mode & setGroupId) === 0) throw lostGroupBit(Buffer.from(path, 'latin1').toString());
 }

@@ -23,6 +23,11 @@ export interface UnpackResult {
   readonly bytes: number;
   /** Opaque directories (latin1, relative): only a process that may mount can read the attribute that marks them. */
   readonly opaque: readonly string[];
+  /**
+   * Directories that the layer has only for what is in them (latin1, relative, `''` the root): where a layer below has
+   * one, its attributes hold.
+   */
+  readonly implied: readonly string[];
   /** Which mounts the tree serves as a lower directory: those of root, and those of user namespaces. */
   readonly overlayMarks: readonly OverlayMark[];
   /** The largest user or group id that a file belongs to. */
@@ -85,10 +90,10 @@ export async function unpackInto(source: CompressedFile, options: TreeWriterOpti
   try {
     const diffID = await readArchive(source, writer);
     writer.finish();
-    const { entries, bytes, overlayMarks, maximumId, skippedDevices } = writer;
+    const { entries, bytes, implied, overlayMarks, maximumId, skippedDevices } = writer;
     const opaque = [...writer.opaque];
     const tree = treeDigestHere(options.root);
-    return { diffID, entries, bytes, opaque, overlayMarks, maximumId, skippedDevices, tree };
+    return { diffID, entries, bytes, opaque, implied, overlayMarks, maximumId, skippedDevices, tree };
   } catch (error) {
     writer.abort();
     throw error;

@@ -14,7 +14,7 @@ import {
   mediaTypes,
 } from '../oci/index.ts';
 import { BuildError, runWorker } from '../support/index.ts';
-import { decompress } from './decompress.ts';
+import { decompress, through } from './decompress.ts';
 import { type DiffRequest, overlayChanges } from './diff.ts';
 import type { Change } from './entries.ts';
 import { gzip } from './gzip.ts';
@@ -62,19 +62,24 @@ export async function writeLayerHere(request: WriteLayerRequest): Promise<LayerF
   return writeCompressed(tarStream(first.value, changes, readBuffer(request.compression)), request);
 }
 
-/** What {@link writeCompressed} writes to. */
-export interface CompressedOutput {
-  /** The file to create. */
-  readonly output: string;
+/** How layers that are made are compressed. */
+export interface Compression {
   readonly compression: 'gzip' | 'zstd';
   /** Default 5 for gzip: within 0.5 % of the size of 6 in 0.8 of its time, 3 for zstd. */
   readonly level?: number;
+}
+
+/** What {@link writeCompressed} writes to. */
+export interface CompressedOutput extends Compression {
+  /** The file to create. */
+  readonly output: string;
 }
 
 /** Compresses a tar stream into a file and digests both. A chunk is not looked at again once the next one is asked for. */
 export async function writeCompressed(
   chunks: Iterable<Buffer> | AsyncIterable<Buffer>,
   request: CompressedOutput,
+  signal?: AbortSignal,
 ): Promise<LayerFacts> {
   const diffID = createHash('sha256');
   const digest = createHash('sha256');
@@ -98,6 +103,7 @@ export async function writeCompressed(
     compressed(tar(), request),
     counted,
     createWriteStream(request.output, { flags: 'wx', mode: 0o644 }),
+    signal === undefined ? {} : { signal },
   );
   const file = await open(request.output, 'r+');
   await file.sync().finally(() => file.close());
@@ -113,15 +119,14 @@ export async function writeCompressed(
 function compressed(tar: AsyncGenerator<Buffer>, request: CompressedOutput): AsyncIterable<Buffer> {
   if (request.compression === 'gzip') return gzip(tar, request.level ?? 5, availableParallelism() + 1);
   const level = { [constants.ZSTD_c_compressionLevel]: request.level ?? 3 };
-  return Readable.from(tar, { objectMode: false }).pipe(
-    createZstdCompress({ params: level }),
-  ) as AsyncIterable<Buffer>;
+  const source = Readable.from(tar, { objectMode: false });
+  return through(source, createZstdCompress({ params: level })) as AsyncIterable<Buffer>;
 }
 
 const readSize = 1 << 18;
 
 /** Gives the buffer for the next piece of a file. gzip copies what it gets, so one buffer serves; zstd's stream keeps it. */
-function readBuffer(compression: 'gzip' | 'zstd'): () => Buffer {
+export function readBuffer(compression: 'gzip' | 'zstd'): () => Buffer {
   if (compression === 'zstd') return () => Buffer.allocUnsafe(readSize);
   const buffer = Buffer.allocUnsafe(readSize);
   return () => buffer;

@@ -15,6 +15,7 @@ import { type CanonicalValue, KilnError } from '../support/index.ts';
 import { decodeOrigin, encodeOrigin, type EntryOrigin } from './entry-origin.ts';
 import { encodeFileList, type FileList } from './file-list.ts';
 import { type CacheKey, keyOfDescription } from './keys.ts';
+import { decodeSignature, encodeSignature, type EntrySignature } from './signature.ts';
 
 /** A step's stored result. */
 export interface CacheEntry {
@@ -32,6 +33,8 @@ export interface CacheEntry {
   readonly origin: EntryOrigin | undefined;
   /** What the key is the hash of. */
   readonly description: CanonicalValue;
+  /** Not yet verified. */
+  readonly signature?: EntrySignature | undefined;
 }
 
 /** Annotations of an entry's manifest. */
@@ -43,6 +46,7 @@ export const entryAnnotations = {
   createdBy: 'dev.kiln.cache.created-by',
   origin: 'dev.kiln.cache.origin',
   created: 'org.opencontainers.image.created',
+  signature: 'dev.kiln.cache.signature',
 } as const;
 
 /** The documents of an entry: an ordinary OCI image with one layer or none. */
@@ -86,6 +90,9 @@ export function encodeEntry(entry: CacheEntry, files?: FileList): EncodedEntry {
       [entryAnnotations.createdBy]: entry.createdBy.slice(0, longestText),
       [entryAnnotations.created]: created,
       ...(entry.origin === undefined ? {} : { [entryAnnotations.origin]: encodeOrigin(entry.origin) }),
+      ...(entry.signature === undefined
+        ? {}
+        : { [entryAnnotations.signature]: encodeSignature(entry.signature) }),
     },
   };
   return { manifestBytes: Buffer.from(JSON.stringify(manifest)), configBytes, config: configDescriptor };
@@ -139,6 +146,7 @@ function entryOf(key: CacheKey, manifest: Manifest): CacheEntry {
     createdBy: text(entryAnnotations.createdBy),
     origin: decodeOrigin(annotations[entryAnnotations.origin]),
     description,
+    signature: decodeSignature(annotations[entryAnnotations.signature]),
   };
 }
 

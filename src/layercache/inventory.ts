@@ -1,12 +1,13 @@
 import PQueue from 'p-queue';
 import { type ChainID, type Descriptor, type Digest, type DiffID } from '../oci/index.ts';
 import { type CanonicalValue, isAbortError, messageOf, type Progress } from '../support/index.ts';
-import { decodeStoredEntry } from './entry.ts';
+import { type CacheEntry, decodeStoredEntry } from './entry.ts';
 import { baseKeyOf, type EntryOrigin } from './entry-origin.ts';
 import type { EntryStore } from './entry-store.ts';
 import { addHits, isHitsTag, readHits } from './hits.ts';
 import { isLastBuildTag } from './last-build.ts';
 import { type CacheKey, keyOfTag, keyTag } from './keys.ts';
+import type { TrustedKeys } from './signature.ts';
 
 /** An entry of a cache, as far as listing and pruning need it. */
 export interface InventoryEntry {
@@ -27,6 +28,8 @@ export interface InventoryEntry {
   /** When a build last took it; undefined when no such hit was recorded. */
   readonly usedAt: Date | undefined;
   readonly origin: EntryOrigin | undefined;
+  /** Undefined when it is not signed, or not in a way that is known. */
+  readonly signature: SignatureState | undefined;
   readonly parentChainID: ChainID | null;
   readonly diffID: DiffID | undefined;
   /** Of its manifest. */
@@ -39,6 +42,14 @@ export interface InventoryEntry {
   readonly config: Descriptor;
   /** What the key is the hash of; only when that was asked for. */
   readonly description: CanonicalValue | undefined;
+}
+
+/** Who signed an entry, as far as that is known. */
+export interface SignatureState {
+  /** The id of a key: of one that was given and did sign it, or else what the entry itself says. */
+  readonly keyID: string | undefined;
+  /** Undefined when no keys were given. */
+  readonly valid: boolean | undefined;
 }
 
 interface Blob {
@@ -68,6 +79,8 @@ export interface CacheInventory {
 export interface InventoryOptions {
   /** Keeps the objects of the keys too. */
   readonly descriptions?: boolean;
+  /** Keys that signatures are verified with. */
+  readonly trusted?: TrustedKeys | undefined;
   readonly progress?: Progress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -83,7 +96,7 @@ const maximumTags = 200_000;
  */
 export async function readInventory(
   store: EntryStore,
-  { descriptions = false, progress, signal }: InventoryOptions = {},
+  { descriptions = false, trusted, progress, signal }: InventoryOptions = {},
 ): Promise<CacheInventory> {
   const tags = await listAll(store, signal);
   const entries: InventoryEntry[] = [];
@@ -115,7 +128,7 @@ export async function readInventory(
     if (found !== undefined) {
       const { digest } = found.descriptor;
       try {
-        entries.push(describe(key, found, hits.get(key), descriptions));
+        entries.push(describe(key, found, hits.get(key), { descriptions, trusted }));
       } catch (error) {
         damaged.push({ tag: keyTag(key), digest, why: messageOf(error) });
       }
@@ -170,7 +183,7 @@ function describe(
   key: CacheKey,
   { descriptor, bytes, usedAt }: NonNullable<Awaited<ReturnType<EntryStore['readManifest']>>>,
   hit: number | undefined,
-  descriptions: boolean,
+  { descriptions = false, trusted }: InventoryOptions,
 ): InventoryEntry {
   const { entry, config } = decodeStoredEntry(key, bytes);
   const { origin } = entry;
@@ -193,6 +206,7 @@ function describe(
     creator: entry.creator,
     usedAt: used === 0 ? undefined : new Date(used),
     origin,
+    signature: signatureOf(entry, trusted),
     parentChainID: entry.parentChainID,
     diffID: entry.layer?.diffID,
     digest: descriptor.digest,
@@ -204,6 +218,13 @@ function describe(
     config,
     description: descriptions ? entry.description : undefined,
   };
+}
+
+function signatureOf(entry: CacheEntry, trusted: TrustedKeys | undefined): SignatureState | undefined {
+  const { signature } = entry;
+  if (signature === undefined) return undefined;
+  const signer = trusted?.signerOf(entry, signature);
+  return { keyID: signer ?? signature.keyID, valid: trusted && signer !== undefined };
 }
 
 function parentOf(parent: unknown, origin: EntryOrigin | undefined): CacheKey {

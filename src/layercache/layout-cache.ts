@@ -3,18 +3,22 @@ import { type Digest, mediaTypes } from '../oci/index.ts';
 import { OciLayout } from '../volume/index.ts';
 import { utimes } from 'node:fs/promises';
 import { Readable } from 'node:stream';
-import { type CacheEntry, encodeEntry } from './entry.ts';
+import type { CacheEntry } from './entry.ts';
 import { type CacheKey, keyTag } from './keys.ts';
 import { encodeLastBuild, type LastBuild, readLastBuild } from './last-build.ts';
 import { LayoutEntries } from './layout-entries.ts';
 import {
+  encodeNewEntry,
+  type EntryWriter,
   judge,
   type LayerCache,
+  layerDescriptor,
   type LookupOptions,
   type LookupResult,
   type NewEntry,
   outcomeOf,
 } from './layer-cache.ts';
+import type { CacheTrust, TrustedKeys } from './signature.ts';
 import { KilnError, systemErrorCode } from '../support/index.ts';
 
 /** A cache in an OCI image layout directory: no registry needed. */
@@ -22,12 +26,14 @@ export class LayoutCache implements LayerCache {
   readonly location: string;
   readonly origin = undefined;
   readonly #directory: string;
-  readonly #creator: string;
+  readonly #writer: EntryWriter;
+  readonly #trusted: TrustedKeys | undefined;
 
-  constructor(directory: string, creator: string) {
+  constructor(directory: string, creator: string, trust: CacheTrust) {
     this.location = `oci:${directory}`;
     this.#directory = directory;
-    this.#creator = creator;
+    this.#writer = { creator, signer: trust.signer };
+    this.#trusted = trust.trusted;
   }
 
   async lookup(keys: readonly CacheKey[], options: LookupOptions): Promise<Map<CacheKey, LookupResult>> {
@@ -48,26 +54,10 @@ export class LayoutCache implements LayerCache {
 
   async store(entry: NewEntry, layer: Layer | undefined, signal?: AbortSignal): Promise<void> {
     const layout = await OciLayout.open(this.#directory, { access: 'read-write' });
-    const descriptor =
-      layer === undefined
-        ? undefined
-        : { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
-    if (
-      layer !== undefined &&
-      descriptor !== undefined &&
-      (await layout.blobs.stat(layer.digest, signal)) === undefined
-    )
-      await layout.blobs.ingest(descriptor, await layer.compressed(signal), signal);
+    if (layer !== undefined && (await layout.blobs.stat(layer.digest, signal)) === undefined)
+      await layout.blobs.ingest(layerDescriptor(layer), await layer.compressed(signal), signal);
     else await touch(layout, [layer?.digest]);
-    const encoded = encodeEntry(
-      {
-        ...entry,
-        origin: entry.origin,
-        layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
-        creator: this.#creator,
-      },
-      entry.files,
-    );
+    const encoded = await encodeNewEntry(entry, layer, this.#writer, signal);
     await layout.blobs.ingest(encoded.config, Readable.from([encoded.configBytes]), signal);
     await layout.putManifest(mediaTypes.ociManifest, encoded.manifestBytes, { name: keyTag(entry.key) });
   }
@@ -93,7 +83,9 @@ export class LayoutCache implements LayerCache {
       const chunks: Buffer[] = [];
       for await (const chunk of await layout.blobs.open(descriptor.digest, options.signal))
         chunks.push(chunk as Buffer);
-      const result = judge(key, Buffer.concat(chunks), (entry) => layerOf(layout, entry), options);
+      const bytes = Buffer.concat(chunks);
+      const rules = { ...options, trusted: this.#trusted };
+      const result = judge(key, bytes, this, (entry) => layerOf(layout, entry), rules);
       if (result.outcome === 'hit') await touch(layout, [descriptor.digest, result.layer?.digest]);
       if (
         result.outcome === 'hit' &&

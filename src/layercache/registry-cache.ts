@@ -2,18 +2,22 @@ import { Readable } from 'node:stream';
 import { blobLayer, type Layer } from '../layer/index.ts';
 import { mediaTypes, parseReference } from '../oci/index.ts';
 import type { RegistryClient, Repository } from '../registry/index.ts';
-import { type CacheEntry, encodeEntry } from './entry.ts';
+import type { CacheEntry } from './entry.ts';
 import { type CacheKey, keyTag } from './keys.ts';
 import { encodeLastBuild, type LastBuild, readLastBuild } from './last-build.ts';
 import { RegistryEntries } from './registry-entries.ts';
 import {
+  encodeNewEntry,
+  type EntryWriter,
   judge,
   type LayerCache,
+  layerDescriptor,
   type LookupOptions,
   type LookupResult,
   type NewEntry,
   outcomeOf,
 } from './layer-cache.ts';
+import type { CacheTrust, TrustedKeys } from './signature.ts';
 
 /** A cache in a repository of a registry: one tag an entry. */
 export class RegistryCache implements LayerCache {
@@ -21,16 +25,18 @@ export class RegistryCache implements LayerCache {
   readonly origin: { readonly registry: string; readonly repository: string };
   readonly #repository: Repository;
   readonly #entries: RegistryEntries;
-  readonly #creator: string;
+  readonly #writer: EntryWriter;
+  readonly #trusted: TrustedKeys | undefined;
 
   /** @throws UsageError when the location is no repository. */
-  constructor(location: string, client: RegistryClient, creator: string) {
+  constructor(location: string, client: RegistryClient, creator: string, trust: CacheTrust) {
     const { registry, repository } = parseReference(location);
     this.location = location;
     this.origin = { registry, repository };
     this.#repository = client.repository(this.origin);
     this.#entries = new RegistryEntries(location, client);
-    this.#creator = creator;
+    this.#writer = { creator, signer: trust.signer };
+    this.#trusted = trust.trusted;
   }
 
   async lookup(keys: readonly CacheKey[], options: LookupOptions): Promise<Map<CacheKey, LookupResult>> {
@@ -50,23 +56,16 @@ export class RegistryCache implements LayerCache {
   }
 
   async store(entry: NewEntry, layer: Layer | undefined, signal?: AbortSignal): Promise<void> {
-    const descriptor =
+    const encoded = await encodeNewEntry(entry, layer, this.#writer, signal);
+    await Promise.all([
       layer === undefined
         ? undefined
-        : { mediaType: layer.mediaType, digest: layer.digest, size: layer.size };
-    const encoded = encodeEntry(
-      {
-        ...entry,
-        origin: entry.origin,
-        layer: layer === undefined || descriptor === undefined ? null : { descriptor, diffID: layer.diffID },
-        creator: this.#creator,
-      },
-      entry.files,
-    );
-    await Promise.all([
-      layer === undefined || descriptor === undefined
-        ? undefined
-        : this.#repository.uploadBlob(descriptor, (s) => layer.compressed(s), {}, signal),
+        : this.#repository.uploadBlob(
+            layerDescriptor(layer),
+            (s) => layer.compressed(s),
+            { mountFrom: this.#repository.mountable(entry.origins ?? []) },
+            signal,
+          ),
       this.#repository.uploadBlob(
         encoded.config,
         () => Promise.resolve(Readable.from([encoded.configBytes])),
@@ -95,7 +94,10 @@ export class RegistryCache implements LayerCache {
     try {
       const found = await this.#repository.getManifest(keyTag(key), options.signal);
       if (found === undefined) return { outcome: 'miss', detail: 'no entry has this key' };
-      return judge(key, found.bytes, (entry) => this.#layer(entry), options);
+      return judge(key, found.bytes, this, (entry) => this.#layer(entry), {
+        ...options,
+        trusted: this.#trusted,
+      });
     } catch (error) {
       return outcomeOf(error);
     }

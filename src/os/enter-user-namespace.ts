@@ -1,10 +1,11 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { promisify } from 'node:util';
 import { EnvironmentError, messageOf, rememberRootlessUser } from '../support/index.ts';
 import type { IdKind, IdRange } from './id-map.ts';
 import { becomeProgram } from './libc.ts';
+import { NamespaceHolder } from './namespace-holder.ts';
 import { ownCommand } from './own-program.ts';
 import { type Account, readSubordinateMap } from './subordinate-ids.ts';
 import { findProgram, subordinateIdObstacles, userNamespaceObstacles } from './user-namespace-obstacles.ts';
@@ -54,44 +55,26 @@ function ownAccount(): Account & { readonly home: string } {
   }
 }
 
-/** @throws MappingError when `map` cannot fill in the ids, EnvironmentError when there can be no user namespace. */
+/**
+ * @returns an open file that keeps the namespace.
+ * @throws MappingError when `map` cannot fill in the ids, EnvironmentError when there can be no user namespace.
+ */
 async function makeNamespace(
   map: (pid: number) => Promise<void>,
   signal: AbortSignal | undefined,
 ): Promise<number> {
-  const holder = spawn(
-    findProgram('unshare') ?? 'unshare',
-    ['--user', '/bin/sh', '-c', 'echo ready && read -r _'],
-    {
-      stdio: ['pipe', 'pipe', 'pipe'],
-      env: {},
-      ...(signal === undefined ? {} : { signal }),
-    },
-  );
-  const ended = new Promise<void>((resolve) => {
-    holder.once('close', () => resolve());
-    holder.once('error', () => resolve());
-  });
-  try {
-    const pid = await ready(holder);
-    await map(pid);
-    return openSync(`/proc/${pid}/ns/user`, 'r');
-  } finally {
-    // The open file keeps the namespace; no child is left to nobody.
-    holder.stdin.end();
-    await ended;
-  }
+  signal?.throwIfAborted();
+  using holder = holdNamespace();
+  await map(holder.pid);
+  return openSync(`/proc/${holder.pid}/ns/user`, 'r');
 }
 
-function ready(holder: ChildProcess): Promise<number> {
-  let problem = '';
-  holder.stderr?.on('data', (text: Buffer) => (problem += text.toString()));
-  holder.stdin?.on('error', () => undefined);
-  return new Promise((resolve, reject) => {
-    holder.stdout?.once('data', () => resolve(holder.pid ?? 0));
-    holder.once('close', () => reject(refused(problem.trim())));
-    holder.once('error', (error) => reject(error.name === 'AbortError' ? error : refused(messageOf(error))));
-  });
+function holdNamespace(): NamespaceHolder {
+  try {
+    return new NamespaceHolder();
+  } catch (error) {
+    throw refused(messageOf(error));
+  }
 }
 
 /** The ids could not be filled in. */

@@ -231,6 +231,21 @@ export function setThreadIdentity(identity: {
   check(bound.syscall3(numbers().setresuid, uid, uid, uid) as number, 'setresuid');
 }
 
+/**
+ * Does something synchronously as another user, in the calling thread only; a process of root's can go back. It does not
+ * have root's capabilities meanwhile. Afterwards the process is as dumpable as the machine says of such processes.
+ */
+export function asUser<Result>(uid: number, action: () => Result): Result {
+  const own = process.geteuid?.() ?? 0;
+  if (uid === own) return action();
+  check(bound.syscall3(numbers().setresuid, -1, uid, -1) as number, 'setresuid');
+  try {
+    return action();
+  } finally {
+    check(bound.syscall3(numbers().setresuid, -1, own, -1) as number, 'setresuid');
+  }
+}
+
 /** capset(2) of the calling thread: permitted, effective and inheritable sets as bit masks. */
 export function setThreadCapabilities(sets: {
   readonly permitted: bigint;

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import koffi from 'koffi';
 
 /**
@@ -14,3 +15,11 @@ export function releaseMemory(): void {
 }
 
 let trim: ((pad: number) => number) | undefined;
+
+/**
+ * Has V8 collect garbage early instead of letting its heap grow, for commands that go through much, keep little, and wait for
+ * the network anyway. It costs them some processor time.
+ */
+export function keepHeapSmall(): void {
+  setFlagsFromString('--optimize-for-size');
+}

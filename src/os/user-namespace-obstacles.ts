@@ -27,8 +27,7 @@ export function userNamespaceObstacles(): Obstacle[] {
       'the seccomp profile of this container refuses user namespaces',
       'Use a profile that allows unshare(2) and mount(2), or a pod with hostUsers: false and SYS_ADMIN.',
     );
-  for (const program of ['unshare', 'nsenter'])
-    if (findProgram(program) === undefined) add(`${program} is not installed`, 'Install util-linux.');
+  if (findProgram('nsenter') === undefined) add('nsenter is not installed', 'Install util-linux.');
   return obstacles;
 }
 

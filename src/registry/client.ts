@@ -6,7 +6,14 @@ import type { TlsSettings } from './http/pools.ts';
 import { withRetries } from './http/retry.ts';
 import { isLoopback, SchemeFinder } from './http/scheme.ts';
 import { Transport } from './http/transport.ts';
-import { type HostTrust, readWebFile, type WebAnswer, type WebRequest } from './http/web.ts';
+import {
+  type HostTrust,
+  readWebFile,
+  type WebAnswer,
+  type WebRequest,
+  type WebText,
+  writeWebFile,
+} from './http/web.ts';
 import type { ImageSource } from './image-source.ts';
 import { MirrorHealth } from './mirrors/mirror-health.ts';
 import { type Mirror, parseMirror } from './mirrors/mirror.ts';
@@ -121,6 +128,17 @@ export class RegistryClient implements AsyncDisposable {
     const once = this.#transport.sender(trustOf);
     const { pullRetries = defaultRetries, longestWait } = this.#options;
     return readWebFile(withRetries(once, pullRetries, longestWait), request);
+  }
+
+  /**
+   * PUTs a text at an address of any web server, as {@link readWebFile} reads from one.
+   *
+   * @throws KilnError as that one does, and `E_WEB_REFUSED` when the server does not take it.
+   */
+  writeWebFile(request: WebText): Promise<void> {
+    const once = this.#transport.sender((host) => this.trustOf(host));
+    const { pushRetries = defaultRetries, longestWait } = this.#options;
+    return writeWebFile(withRetries(once, pushRetries, longestWait), request);
   }
 
   /** Whom to trust at a host that need not be a registry: as it was said for that host, and nobody more. */

@@ -10,6 +10,7 @@ import {
 } from '../oci/index.ts';
 import { KilnError } from '../support/index.ts';
 import type { Endpoint } from './endpoint.ts';
+import type { RegistryError } from './errors.ts';
 import { fetchDocument } from './http/document.ts';
 import { errorFrom, headerOf, type HttpResponse } from './http/message.ts';
 import type { FetchedManifest, ImageSource } from './image-source.ts';
@@ -92,7 +93,7 @@ export class Repository implements ImageSource {
     });
     if (![200, 201, 202].includes(response.status)) {
       const error = await errorFrom(response, `PUT ${this.#label(target)}`);
-      if (error.code === 'E_REGISTRY_REFUSED' && /immutab/i.test(error.message))
+      if (isImmutable(error))
         throw new KilnError(
           `${this.#label(target)} is there already and the registry lets no tag be changed`,
           {
@@ -164,6 +165,13 @@ export class Repository implements ImageSource {
     return readBlob(this.#endpoint, descriptor, limit, signal);
   }
 
+  /** The names of those of these repositories that blobs can be mounted from here: others of the same registry. */
+  mountable(places: readonly { readonly registry: string; readonly repository: string }[]): string[] {
+    return places
+      .filter(({ registry, repository }) => registry === this.registry && repository !== this.name)
+      .map(({ repository }) => repository);
+  }
+
   /**
    * Brings a blob into the repository: nothing when it is there, a mount where one is possible, an upload otherwise.
    *
@@ -182,7 +190,15 @@ export class Repository implements ImageSource {
 
   /** Finds out whether we may push here, by beginning an upload and giving it up. @throws RegistryError when not. */
   async checkPush(signal?: AbortSignal): Promise<void> {
-    await cancelUpload(this.#endpoint, await startUpload(this.#endpoint, signal), signal);
+    await (
+      await this.tryPush(signal)
+    ).cancelled;
+  }
+
+  /** As {@link checkPush}, but the answer is there before the upload is given up. */
+  async tryPush(signal?: AbortSignal): Promise<{ readonly cancelled: Promise<void> }> {
+    const session = await startUpload(this.#endpoint, signal);
+    return { cancelled: cancelUpload(this.#endpoint, session, signal) };
   }
 
   async #hasManifest(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
@@ -203,6 +219,22 @@ function damaged(label: string): KilnError {
     category: 'registry',
     remedy: 'The registry or a proxy before it is faulty or hostile.',
   });
+}
+
+/**
+ * Whether a registry says that it lets a tag not be changed. There is no code for it: Amazon ECR answers 400 TAG_INVALID, Google
+ * Artifact Registry 400 or 403 DENIED, Harbor 412 PRECONDITION, Docker Hub 403, Quay and GitLab their own, and Nexus 400 that updates are
+ * not allowed; all of them say so in words.
+ */
+function isImmutable({ status, message }: RegistryError): boolean {
+  return (
+    status >= 400 &&
+    status < 500 &&
+    status !== 401 &&
+    /immutab|(?:not allow|disallow)[a-z]* (?:to )?updat|cannot be overwritten|updating asset is not allowed/i.test(
+      message,
+    )
+  );
 }
 
 function mediaTypeOf(response: HttpResponse): string {

@@ -32,6 +32,8 @@ export type ProgressEvent =
       readonly bytes: number;
       readonly total?: number;
       readonly done: boolean;
+      /** Since it began. */
+      readonly seconds?: number;
     }
   | {
       /** How many of many small things are done. */
@@ -67,6 +69,8 @@ export type ProgressEvent =
       readonly step: string;
       readonly key: string;
       readonly outcome: LookupOutcome;
+      /** Of a hit, the cache that had it. */
+      readonly location?: string;
       readonly detail?: string;
     }
   | {
@@ -85,7 +89,7 @@ export type BaseOutcome = 'warm' | 'ensured' | 'cold';
 
 /** What asking a cache for a key gave; these are never merged into one "miss". */
 export type LookupOutcome =
-  'hit' | 'miss' | 'expired' | 'unauthorized' | 'error' | 'corrupt' | 'other-rootfs';
+  'hit' | 'miss' | 'expired' | 'untrusted' | 'unauthorized' | 'error' | 'corrupt' | 'other-rootfs';
 
 export type ProgressListener = (event: ProgressEvent) => void;
 

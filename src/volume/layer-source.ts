@@ -21,10 +21,10 @@ export async function leaseSource(
 ): Promise<LeasedSource | undefined> {
   const { diffID, digest, size, mediaType } = layer;
   const unpacked = await layers.leaseFiles(diffID);
-  const opaque = unpacked?.seal.opaque;
-  // What was unpacked by an earlier version does not tell which directories are opaque.
-  if (unpacked !== undefined && opaque !== undefined)
-    return leased(unpacked.lease, { kind: 'directory', diffID, path: layers.tree(diffID), opaque });
+  const { opaque, implied } = unpacked?.seal ?? {};
+  // What was unpacked by an earlier version does not tell which directories are opaque, or described by nothing.
+  if (unpacked !== undefined && opaque !== undefined && implied !== undefined)
+    return leased(unpacked.lease, { kind: 'directory', diffID, path: layers.tree(diffID), opaque, implied });
   await unpacked?.lease[Symbol.asyncDispose]();
   const file = blobs.path(digest);
   const compression = layerCompression(mediaType);

@@ -144,4 +144,6 @@ export async function acquireAll<Item>(
 export interface LayerLease extends AsyncDisposable {
   /** Directories usable as overlayfs lower directories, in the order of the layers asked for (lowest first). */
   readonly paths: readonly string[];
+  /** For each of them, the directories in it (latin1, relative) that are there only for what is in them. */
+  readonly implied: readonly (readonly string[])[];
 }

@@ -3,6 +3,7 @@ import { type ErrorCategory, KilnError, UsageError, isAbortError, messageOf } fr
 import {
   type BuildAnnouncement,
   type BuildReport,
+  type CacheHits,
   type EnsureMessage,
   type EnsureRequest,
   type ErrorDocument,
@@ -24,6 +25,7 @@ const limits = {
   location: 1000,
   images: 500,
   hits: 10_000,
+  caches: 32,
   checks: 100,
 };
 
@@ -127,16 +129,19 @@ export function decodeBuildReport(value: unknown): BuildReport {
     seconds: amount(report.seconds, 'seconds'),
     bases: list(limits.images, base)(report.bases, 'bases'),
     steps: { cached: amount(steps.cached, 'steps.cached'), ran: amount(steps.ran, 'steps.ran') },
-    ...(report.cache === undefined ? {} : { cache: decodeCache(report.cache) }),
+    ...(report.cache === undefined ? {} : { cache: decodeCache(report.cache, 'cache') }),
+    ...(report.otherCaches === undefined
+      ? {}
+      : { otherCaches: list(limits.caches, decodeCache)(report.otherCaches, 'otherCaches') }),
   };
 }
 
-function decodeCache(value: unknown): NonNullable<BuildReport['cache']> {
-  const cache = members(value, 'cache');
+function decodeCache(value: unknown, field: string): CacheHits {
+  const cache = members(value, field);
   const key = text(200, /^[A-Za-z0-9._:-]+$/);
   return {
-    location: text(limits.location)(cache.location, 'cache.location'),
-    hits: list(limits.hits, key)(cache.hits, 'cache.hits'),
+    location: text(limits.location)(cache.location, `${field}.location`),
+    hits: list(limits.hits, key)(cache.hits, `${field}.hits`),
   };
 }
 

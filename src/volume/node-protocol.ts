@@ -92,7 +92,15 @@ export interface BuildReport {
   })[];
   readonly steps: { readonly cached: number; readonly ran: number };
   /** The cache repository that was asked, and the keys that hit, so that last uses can be recorded. */
-  readonly cache?: { readonly location: string; readonly hits: readonly string[] };
+  readonly cache?: CacheHits;
+  /** Further ones that were asked too. */
+  readonly otherCaches?: readonly CacheHits[];
+}
+
+/** What a build took from one cache. */
+export interface CacheHits {
+  readonly location: string;
+  readonly hits: readonly string[];
 }
 
 /** What builds read of the daemon's status; the whole of it is `WarmingStatus`. */

@@ -18,6 +18,7 @@ import {
   type TemporaryDirectory,
   joinFlight,
 } from '../support/index.ts';
+import { acquireLayers } from './acquire-layers.ts';
 import { IndexDatabase } from './index-db.ts';
 import { LockedDirectory, cleanIngest } from './ingest.ts';
 import { refreshIndex } from './take-inventory.ts';
@@ -191,24 +192,13 @@ export class Volume implements AsyncDisposable {
     await this.#commit(reference, platform, image, image.descriptor.digest);
   }
 
-  /**
-   * Leases the unpacked trees of layers, unpacking what is missing when the volume is writable. A layer that occurs
-   * twice is given once, at its highest place: that gives the same tree, and overlayfs refuses a directory twice.
-   *
-   * @returns undefined when the volume is read-only and a layer is not unpacked.
-   */
+  /** Leases the unpacked trees of layers, each once; see {@link acquireLayers}. @throws EnvironmentError `E_VOLUME_OWNERS`. */
   async acquireLayers(layers: readonly Layer[], signal?: AbortSignal): Promise<LayerLease | undefined> {
-    const unique = layers.filter(
-      (layer, position) => layers.findLastIndex(({ diffID }) => diffID === layer.diffID) === position,
-    );
     if (!this.writable) (await import('./owners.ts')).checkOwners(this.directory);
-    const leases = await acquireAll(unique, (layer) => this.#lease(layer, signal));
-    if (leases === undefined) return undefined;
-    await this.#countUses(unique);
-    return {
-      paths: unique.map(({ diffID }) => this.#layers.tree(diffID)),
-      [Symbol.asyncDispose]: () => leases[Symbol.asyncDispose](),
-    };
+    const { directory, writable } = this;
+    const countUses = (unique: readonly Layer[]): Promise<void> => this.#countUses(unique);
+    const stock = { directory, writable, layers: this.#layers, unpacker: this.#unpacker, countUses };
+    return acquireLayers(stock, layers, signal);
   }
 
   /**
@@ -391,16 +381,6 @@ export class Volume implements AsyncDisposable {
     if (!this.writable) return;
     this.#uses.count(layers);
     await Promise.all(layers.map(({ diffID }) => this.#layers.markUsed(diffID)));
-  }
-
-  /** Leases one layer; undefined when it is not there and cannot be made. */
-  async #lease(layer: Layer, signal: AbortSignal | undefined): Promise<Lease | undefined> {
-    for (;;) {
-      signal?.throwIfAborted();
-      const lease = await this.#layers.lease(layer.diffID);
-      if (lease !== undefined || !this.writable) return lease;
-      await explained(this.directory, () => this.#unpacker.ensure(layer, signal));
-    }
   }
 
   async #commit(

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { compilePrograms } from '../support/compiled.ts';
 import { debianTar } from '../support/debian.ts';
+import { startGitServer, TestRepository } from '../support/git-server.ts';
 import { pushTestImage } from '../support/images.ts';
 import { makeOrdinaryUser, type OrdinaryUser } from '../support/ordinary-user.ts';
 import {
@@ -31,6 +32,10 @@ const common = [
   ...['--cache=false', '--no-push', '--reproducible'],
   ...['--build-arg', `SOURCE_DATE_EPOCH=${Date.UTC(2020, 5) / 1000}`],
 ];
+
+/** In Perl: leaves shared memory, semaphores and a message queue of System V. */
+const makeSysvObjects =
+  'defined(shmget(7, 4096, 01600)) && semop(semget(7, 2, 01600), pack("s3", 0, 1, 0)) && msgsnd(msgget(7, 01600), pack("l! a*", 1, "x"), 0) or die $!';
 
 type Way = 'in an ordinary pod' | 'in a pod with a user namespace' | 'by an ordinary user' | 'by root';
 
@@ -155,15 +160,39 @@ describe('the same image is built', () => {
         `RUN mkdir -p /opt/trace-${number} && echo ${number} > /trace-${number} && touch /tmp/trace-${number} /var/trace-${number}`,
         `FROM ${base}`,
         // Whatever any of the others, or the stage before, left is found here.
-        "RUN ! find / -xdev -path /kiln -prune -o -name 'trace-*' -print | grep . && ! grep -q trace /etc/passwd",
+        "RUN ! find / /dev /dev/shm /dev/mqueue -xdev -path /kiln -prune -o -name 'trace-*' -print | grep . && ! grep -q trace /etc/passwd",
+        // A line of titles in each of the three tables of System V objects.
+        'RUN cat /proc/sysvipc/* && [ $(cat /proc/sysvipc/* | wc -l) = 3 ]',
         `COPY --from=first /trace-${number} /usr/lib/trace-${number}`,
         `RUN (sleep 300 &) ; rm -rf /home; echo trace-${number}:x:${number}:0:::: >> /etc/passwd; chmod 700 /var; ln -s / /trace-link`,
+        `RUN mkdir -p /dev/shm/trace-${number}/trace-in; for place in shm/trace-${number}/trace-file mqueue/trace-${number} trace-${number}; do echo x > /dev/$place; done`,
+        ...(base === bases.debian ? ['USER 1000', `RUN perl -e '${makeSysvObjects}'`] : []),
       ];
       mkdirSync(at(`contexts/${name}`));
       writeFileSync(at(`contexts/${name}/Dockerfile`), `${dockerfile.join('\n')}\n`);
       const ended = await builders['in an ordinary pod'](name);
       assert.equal(ended.code, 0, ended.stderr);
     }
+  });
+
+  test('from a repository and a file on the web', async () => {
+    mkdirSync(at('served'));
+    mkdirSync(at('contexts/remote'));
+    new TestRepository(at('served'), 'inner').commit({ inner: 'inner' });
+    const repository = new TestRepository(at('served'), 'outer');
+    repository.git('-c', 'protocol.file.allow=always', 'submodule', 'add', '--quiet', '../inner.git', 'sub');
+    repository.git('config', '-f', '.gitmodules', 'submodule.sub.url', '../inner.git');
+    await using server = await startGitServer(at('served'));
+    repository.commit({ 'a/b': 'outer', run: '#!/bin/sh' });
+    const dockerfile = `FROM ${bases.busybox}\nRUN echo first > /first\nADD ${server.url('outer')} /repository/\nADD ${server.url('outer')}/HEAD /head\nRUN grep -q refs /head && cat /repository/a/b /repository/sub/inner\n`;
+    writeFileSync(at('contexts/remote/Dockerfile'), dockerfile);
+    const ways = ['in an ordinary pod', 'by root'] as const;
+    for (const way of ways) {
+      const ended = await builders[way]('remote');
+      assert.equal(ended.code, 0, `${way}: ${ended.stderr}`);
+    }
+    const digests = await Promise.all(ways.map((way) => imageDigest(join(at(outputs[way]), 'remote'))));
+    assert.equal(digests[0], digests[1]);
   });
 
   test('and builds in place leave nothing in the container', async () => {

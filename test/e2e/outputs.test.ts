@@ -46,6 +46,20 @@ describe('an image goes to', () => {
     assert.equal(readFileSync(file, 'utf8'), digestOf(`docker://${one}`));
   });
 
+  test('the destinations that take it, and the error names the others', async () => {
+    const good = `${workshop.registry.host}/${workshop.unique('good')}:1`;
+    const file = join(workshop.directory, 'never-written');
+    const args = ['--destination', good, '--destination', '127.0.0.1:1/bad:1', '--digest-file', file];
+    const ended = await workshop.build(context, [...args, '--push-retry', '0']);
+    assert.equal(ended.code, 4);
+    assert.ok(
+      ended.messages.startsWith(`error: not pushed to 127.0.0.1:1/bad:1; pushed to ${good}: `),
+      ended.messages,
+    );
+    assert.match(digestOf(`docker://${good}`), /^sha256:/);
+    assert.equal(existsSync(file), false);
+  });
+
   test('nowhere with --no-push', async () => {
     const image = `${workshop.registry.host}/${workshop.unique('nowhere')}:1`;
     await workshop.registry.clearLog();

@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openEntryStore, planEntryPrune, pruneEntries, readInventory } from '../../src/layercache/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
+import { compilePrograms } from '../support/compiled.ts';
+import { stepsThat } from '../support/programs.ts';
 import { openWorkshop, type Workshop } from '../support/workshop.ts';
 
+/** All at the same time. */
 const builds = 20;
-const atOnce = 5;
+/** Different images that they make: each is made by several of them. */
+const images = 4;
 
 describe('a prune beside running builds', () => {
   let shop: Workshop;
@@ -15,7 +20,7 @@ describe('a prune beside running builds', () => {
   });
   after(() => shop[Symbol.asyncDispose]());
 
-  test('that takes all it can, again and again, without any time of grace, breaks none of twenty', async () => {
+  test('that takes all it can, again and again, without any time of grace, breaks none of twenty', async (t) => {
     await using client = new RegistryClient();
     const cache = `${shop.registry.host}/${shop.unique('cache')}`;
     const context = await shop.context({
@@ -33,7 +38,8 @@ describe('a prune beside running builds', () => {
       ].join('\n'),
       file: 'file',
     });
-    // The same four images again and again, so that builds hit, and store again, what is just being pruned.
+    const compiled = await compilePrograms(join(shop.directory, 'programs'));
+    let hits = 0;
     const build = async (number: number): Promise<void> => {
       const args = [
         '--cache',
@@ -42,9 +48,15 @@ describe('a prune beside running builds', () => {
         '--destination',
         `${shop.registry.host}/app${number}:1`,
       ];
-      const { code, stderr } = await shop.build(context, [...args, '--build-arg', `N=${number % 4}`]);
-      assert.equal(code, 0, stderr);
+      const built = await shop.build(context, [...args, '--build-arg', `N=${number % images}`], { compiled });
+      assert.equal(built.code, 0, built.stderr);
+      hits += stepsThat('cached', built).length;
     };
+    const several = (count: number): Promise<unknown> =>
+      Promise.all(Array.from({ length: count }, (_, number) => build(number)));
+    // So that there is something to be hit, and to be pruned, from the beginning.
+    await several(images);
+    hits = 0;
     let running = true;
     let removed = 0;
     const pruning = (async () => {
@@ -59,16 +71,13 @@ describe('a prune beside running builds', () => {
       }
     })();
     try {
-      let next = 0;
-      const worker = async (): Promise<void> => {
-        while (next < builds) await build(next++);
-      };
-      await Promise.all(Array.from({ length: atOnce }, worker));
+      await several(builds);
     } finally {
       running = false;
       await pruning;
     }
     assert.ok(removed > 0, 'there was something to prune while they ran');
+    t.diagnostic(`${removed} entries were pruned, ${hits} steps hit`);
     for (const number of [0, 7, 19]) {
       const repository = client.repository({ registry: shop.registry.host, repository: `app${number}` });
       assert.ok((await repository.headManifest('1')) !== undefined, 'the image is there');

@@ -3,7 +3,7 @@ import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { explainStages } from '../../executor/explain/explain.ts';
-import { explanationText } from '../../executor/explain/report.ts';
+import { explanationDocument, explanationText } from '../../executor/explain/report.ts';
 import { noCacheRules } from '../../executor/plan.ts';
 import {
   EntryForest,
@@ -312,12 +312,18 @@ describe('executor explain', () => {
     return planOf(dockerfile, context, version);
   }
   const location = (): string => `oci:${join(scratch.path, `cache-${++contexts}`)}`;
-  async function explained(at: string, version: Version): ReturnType<typeof explainStages> {
+  async function explained(
+    at: string | readonly string[],
+    version: Version,
+  ): ReturnType<typeof explainStages> {
     const rules = { ...noCacheRules, ...version.rules };
     const cache = {
-      location: at,
+      sources: [at].flat(),
+      target: undefined,
       onVolume: false,
       maxAgeSeconds: 336 * 3600,
+      signKey: undefined,
+      verifyKeys: [],
       rules,
       runLayers: true,
       copyLayers: true,
@@ -433,6 +439,23 @@ describe('executor explain', () => {
     assert.match(damaged.reasons[0] ?? '', /not valid/);
   });
 
+  test('of several caches names the one that has a step, or what is most like it', async () => {
+    const [main, own] = [location(), location()];
+    const before = await planned({ dockerfile: run('["echo", "x"]') });
+    const changed = { dockerfile: run('["echo", "y"]') };
+    await storePlan(openLayerCache(main, client, 'test'), before);
+    const missed = await explained([own, main], changed);
+    assert.match(explanationText([own, main], missed), new RegExp(`compared with .*, in ${main}\\n`));
+    await storePlan(openLayerCache(main, client, 'test'), await planned(changed));
+    const hit = await explained([own, main], changed);
+    assert.match(explanationText([own, main], hit), new RegExp(`hit .*\\n +in ${main}\\n`));
+    assert.match(JSON.stringify(explanationDocument([own, main], hit)), new RegExp(`"location":"${main}"`));
+    // Of two that have it the order decides.
+    await storePlan(openLayerCache(own, client, 'test'), await planned(changed));
+    const both = await explained([own, main], changed);
+    assert.equal(both[0]?.steps[0]?.hit?.place.location, own);
+  });
+
   test('names directories where there are too many files to name each', async () => {
     const at = location();
     const fill = async (context: string): Promise<void> => {
@@ -450,7 +473,7 @@ describe('executor explain', () => {
     const stages = await explained(at, { dockerfile: copied, alter });
     assert.deepEqual(stages[0]?.steps[0]?.reasons, ['files below src/d7/ changed']);
     assert.match(
-      explanationText(stages),
+      explanationText([at], stages),
       /miss +\[stage-0 1\/1\] COPY src \/src\n +files below src\/d7\/ changed\n +compared with [0-9a-f]{12}, made 1 hour ago/,
     );
   });

@@ -57,8 +57,8 @@ function archive(entries: readonly (Entry | string)[]): LayerSource {
 async function unpacked(source: LayerSource): Promise<LayerSource> {
   assert.ok(source.kind === 'archive');
   const path = mkdtempSync(join(scratch, 'layer-'));
-  const { opaque } = await unpackLayer(source, path);
-  return { kind: 'directory', diffID: source.diffID, path, opaque };
+  const { opaque, implied } = await unpackLayer(source, path);
+  return { kind: 'directory', diffID: source.diffID, path, opaque, implied };
 }
 
 function newTree(): Territory {

@@ -147,7 +147,7 @@ const diffID = `sha256:${'0'.repeat(64)}` as DiffID;
 
 /** The base as a layer: unpacked, and packed. */
 const baseLayers = (): LayerSource[] => [
-  { kind: 'directory', diffID, path: join(scratch, 'base'), opaque: [] },
+  { kind: 'directory', diffID, path: join(scratch, 'base'), opaque: [], implied: [] },
   { kind: 'archive', diffID, file: join(scratch, 'base.tar.gz'), compression: 'gzip' },
 ];
 
@@ -159,7 +159,8 @@ async function byWalk(script: string): Promise<Buffer | undefined> {
   const before = TreeState.read(territory);
   waitForLaterChanges(scratch, before.newestChange);
   sh(tree, script);
-  const after = TreeState.read(territory);
+  const after = TreeState.read(territory, { previous: before });
+  assert.deepEqual(differences(after, TreeState.read(territory)), []);
   const tars: (Buffer | undefined)[] = [];
   for (const layer of baseLayers()) {
     const changes = new TreeChanges(before, after);
@@ -170,6 +171,11 @@ async function byWalk(script: string): Promise<Buffer | undefined> {
   }
   assert.deepEqual(tars[0], tars[1]);
   return tars[0];
+}
+
+/** Paths that two looks at a tree that did not change in between say differently. */
+function differences(a: TreeState, b: TreeState): string[] {
+  return [...new TreeChanges(a, b).touched(), ...new TreeChanges(b, a).touched()];
 }
 
 /** The same as an overlay file system records it. */
@@ -257,6 +263,65 @@ describe('what changed between two looks at a tree', () => {
       const changes = new TreeChanges(state, TreeState.read(territory));
       assert.equal([...changes.uncertain()].length, 1, `round ${round}`);
     }
+  });
+});
+
+describe('a look that builds on an earlier one', () => {
+  /** What changes the tree, one thing at a time, in the directory `d` and beside it. */
+  const changes = [
+    'echo 1 > d/new',
+    'echo longer > d/new',
+    'chmod 600 d/a/b/deep',
+    'mkdir -p d/x/y; touch d/x/y/z',
+    'mv d/x/y/z d/x/z',
+    'rm d/new',
+    'ln d/a/b/deep d/a/again',
+    'mv d/a d/c',
+    'mkdir d/a; touch d/a/b',
+    'rm -r d/c/b; touch d/c/b',
+    'ln -sfn c d/link; rm -r d/x',
+    'python3 -c "import socket; socket.socket(socket.AF_UNIX).bind(\'d/socket\')"',
+    'echo x > d/beside; chown 1:1 d/many/500',
+    'rm d/socket; touch d/socket',
+    'touch d/many/0500; rm d/many/17',
+    'rm -r d',
+    'mkdir d; touch d/a',
+  ];
+
+  test('finds what one that starts anew finds, whatever happens in between', () => {
+    const tree = mkdtempSync(join(scratch, 'looks-'));
+    sh(tree, 'mkdir -p d/a/b d/many; touch d/a/b/deep; cd d/many; seq 1000 | xargs touch');
+    const territory = new Territory({ root: tree });
+    let spare: TreeState | undefined;
+    let previous = TreeState.read(territory);
+    for (const change of changes) {
+      waitForLaterChanges(scratch, previous.newestChange);
+      sh(tree, change);
+      const anew = TreeState.read(territory);
+      const state = TreeState.read(territory, { previous, spare });
+      assert.deepEqual(differences(state, anew), [], change);
+      assert.deepEqual(
+        [...new TreeChanges(previous, state).touched()],
+        [...new TreeChanges(previous, anew).touched()],
+        change,
+      );
+      assert.notEqual([...new TreeChanges(previous, state).touched()].length, 0, change);
+      [spare, previous] = [previous, state];
+    }
+  });
+
+  test('takes no names from one at which other paths were the container’s', () => {
+    const tree = mkdtempSync(join(scratch, 'other-paths-'));
+    sh(tree, 'mkdir -p root/d shadow/d; touch root/d/container root/d/x shadow/d/container');
+    const territory = new Territory({
+      root: join(tree, 'root'),
+      exclusions: ['/d/container'],
+      shadow: join(tree, 'shadow'),
+    });
+    const previous = TreeState.read(new Territory({ root: join(tree, 'root') }));
+    sh(tree, 'rm shadow/d/container');
+    assert.deepEqual(differences(TreeState.read(territory, { previous }), TreeState.read(territory)), []);
+    assert.equal(TreeState.read(territory, { previous }).count, 2);
   });
 });
 

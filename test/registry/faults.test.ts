@@ -240,6 +240,7 @@ describe('behind a proxy where anything goes wrong', () => {
         createdBy: `RUN ${seed}`,
         origin: undefined,
         description: describeKey(definition),
+        signature: undefined,
       };
 
       await using trouble = await troubled(random);

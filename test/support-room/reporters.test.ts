@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { jsonReporter } from '../../src/support/report-json.ts';
 import { plainReporter } from '../../src/support/report-plain.ts';
 import { TerminalReporter } from '../../src/support/report-terminal.ts';
-import type { ProgressEvent } from '../../src/support/index.ts';
+import { Progress, type ProgressEvent, type ReportOptions, reportTo } from '../../src/support/index.ts';
 
 const start = (step: string, text: string): ProgressEvent => ({ type: 'step-start', step, text });
 const end = (step: string): ProgressEvent => ({ type: 'step-end', step, outcome: 'ran', seconds: 1.5 });
@@ -192,4 +192,59 @@ test('JSON progress is one event a line, with its time', () => {
   assert.equal(first?.text, 'RUN "x"\n');
   assert.ok(!Number.isNaN(Date.parse(String(first.time))));
   assert.deepEqual([second?.type, second?.stream, second?.data], ['output', 'stdout', 'é\n']);
+});
+
+describe('what is told', () => {
+  const told = (options: ReportOptions): string => {
+    let text = '';
+    const stream = {
+      isTTY: false,
+      write: (data: string | Uint8Array) => (text += String(Buffer.from(data))),
+    };
+    const progress = new Progress();
+    using _reporter = reportTo(progress, options, stream as unknown as NodeJS.WriteStream);
+    progress.emit({ type: 'log', level: 'debug', message: 'in detail' });
+    progress.info('by the way');
+    progress.warn('beware');
+    progress.emit(start('[a 1/1]', 'RUN x'));
+    progress.emit(output('[a 1/1]', 'out\n'));
+    progress.emit({ type: 'step-end', step: '[a 1/1]', outcome: 'failed', seconds: 1 });
+    return text;
+  };
+
+  for (const [verbosity, lines] of [
+    [
+      undefined,
+      ['by the way', 'warning: beware', '[a 1/1] RUN x', '[a 1/1] | out', '[a 1/1] FAILED in 1.00s'],
+    ],
+    [
+      'debug',
+      [
+        'in detail',
+        'by the way',
+        'warning: beware',
+        '[a 1/1] RUN x',
+        '[a 1/1] | out',
+        '[a 1/1] FAILED in 1.00s',
+      ],
+    ],
+    ['warn', ['warning: beware', '[a 1/1] | out', '[a 1/1] FAILED in 1.00s']],
+    ['error', ['[a 1/1] | out', '[a 1/1] FAILED in 1.00s']],
+    ['panic', ['[a 1/1] | out']],
+  ] as const)
+    test(`with --verbosity ${verbosity ?? 'not given'} are ${lines.length} lines`, () => {
+      const options: ReportOptions =
+        verbosity === undefined ? { logFormat: 'text' } : { logFormat: 'text', verbosity };
+      assert.deepEqual(told(options).trimEnd().split('\n'), lines);
+    });
+
+  test('with --log-timestamp every line begins with the time', () => {
+    for (const line of told({ logFormat: 'text', logTimestamp: true }).trimEnd().split('\n'))
+      assert.match(line, /^20[0-9-]{8}T[0-9:.]{12}Z (?:by|warning|\[a)/);
+  });
+
+  test('as JSON everything is told, unless a verbosity is given', () => {
+    assert.match(told({ logFormat: 'json' }), /in detail/);
+    assert.doesNotMatch(told({ logFormat: 'json', verbosity: 'warn' }), /in detail|by the way/);
+  });
 });

@@ -15,7 +15,12 @@ export type Fault =
   /** The answer comes later. */
   | { readonly kind: 'delay'; readonly milliseconds: number }
   /** The proxy answers by itself; the registry never hears of it. */
-  | { readonly kind: 'answer'; readonly status: number; readonly headers?: Record<string, string> }
+  | {
+      readonly kind: 'answer';
+      readonly status: number;
+      readonly headers?: Record<string, string>;
+      readonly body?: string;
+    }
   /** The connection is cut when so much of the request has arrived. */
   | { readonly kind: 'cut-request'; readonly after: number }
   /** The registry does what it was asked, but nobody hears its answer. */
@@ -90,7 +95,7 @@ export async function startFaultProxy(
     if (fault?.kind === 'delay') await sleep(fault.milliseconds);
     if (fault?.kind === 'answer') {
       request.resume();
-      response.writeHead(fault.status, fault.headers).end();
+      response.writeHead(fault.status, fault.headers).end(fault.body);
     } else if (fault?.kind === 'redirect') {
       response.writeHead(307, { location: `http://${storage.host}${exchange.path}` }).end();
     } else if (fault?.kind === 'cut-request' && upload !== undefined && options.keepsCutUploads === true) {

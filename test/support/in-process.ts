@@ -1,5 +1,7 @@
 import { join } from 'node:path';
+import { Annotations } from '../../executor/annotations.ts';
 import { build } from '../../executor/build.ts';
+import type { BuildOptions } from '../../executor/options.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
 import { type Digest, hostPlatform } from '../../src/oci/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
@@ -15,6 +17,8 @@ export interface InProcessBuild {
   readonly volume: string;
   /** The layer cache, `oci:DIR`; undefined: none. */
   readonly cache?: string | undefined;
+  /** What differs from a cache that is read and written. */
+  readonly cacheOptions?: Partial<BuildOptions['cache']>;
   readonly contexts?: readonly string[];
   readonly arguments?: Readonly<Record<string, string>>;
   readonly target?: string | undefined;
@@ -38,7 +42,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
   const progress = new Progress();
   using _listening = progress.listen((event) => events.push(event));
   await using client = new RegistryClient();
-  const { image } = await build(
+  const { output } = await build(
     {
       context: { kind: 'directory', path: context },
       contextSubPath: undefined,
@@ -54,23 +58,32 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       outputs: {
         destinations: [],
         push: false,
+        checkPush: false,
         tarPath: undefined,
         ociLayoutPath: layout,
-        digestFile: undefined,
+        digestFiles: { digest: undefined, named: undefined, tagged: undefined, builderOutput: undefined },
+        format: 'oci',
+        compression: { compression: 'gzip' },
+        forceCompression: false,
+        ignoreImmutableTags: false,
+        annotations: new Annotations(),
       },
+      attest: { provenance: undefined, sbom: false },
       cache: {
-        location: cache,
+        sources: cache === undefined ? [] : [cache],
+        target: cache,
         onVolume: false,
         maxAgeSeconds: 3600,
-        push: true,
+        signKey: undefined,
+        verifyKeys: [],
         runLayers: true,
         copyLayers: true,
         rules: { noCache: false, noCacheStages: [], ignoredArguments: new Set() },
+        ...request.cacheOptions,
       },
       cacheDirectory: volume,
       waitForWarmerSeconds: undefined,
       scratchDirectory: undefined,
-      compression: 'gzip',
       sourceDate,
       isolation: { kind: 'overlay', force: false, cleanup: false },
     },
@@ -78,5 +91,5 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
     progress,
     new AbortController().signal,
   );
-  return { digest: image.descriptor.digest, layout: `${layout}:latest`, events };
+  return { digest: output.descriptor.digest, layout: `${layout}:latest`, events };
 }

@@ -101,7 +101,7 @@ async function makeRepository(directory: string): Promise<void> {
 export interface ParityBases {
   readonly busybox: string;
   readonly debian: string;
-  /** Busybox, and two layers with deleted names and an opaque directory. */
+  /** Busybox, layers with deleted names and an opaque directory, and one that does not describe directories it uses. */
   readonly layered: string;
 }
 
@@ -121,8 +121,28 @@ export async function pushLayered(scratch: string, reference: string): Promise<s
     '.wh.deleted': '',
     'kept/.wh.nothing': '',
   });
+  layers.push(...(await undescribedDirectories(scratch)));
   await pushTestImage(scratch, reference, { layers });
   return reference;
+}
+
+/** A layer with directories that are not as most are, and one that has things in them without describing them. */
+async function undescribedDirectories(scratch: string): Promise<string[]> {
+  const [described, undescribed] = ['described', 'undescribed'].map((name) => join(scratch, name)) as [
+    ...[string, string],
+  ];
+  const script =
+    'mkdir -p shared/sticky owned/deep; chmod 1777 shared/sticky; chown -R 12:34 owned; chmod 2750 owned/deep; find . -exec touch -d 2020-01-01 {} +';
+  await mkdir(described);
+  execFileSync('sh', ['-ec', script], { cwd: described });
+  await writeFiles(undescribed, { 'shared/sticky/more/x': 'x', 'owned/deep/x': 'x', '.wh.deleted': '' });
+  const names = ['shared/sticky/more/x', 'owned/deep/x', '.wh.deleted'];
+  for (const [root, paths] of [
+    [described, ['.']],
+    [undescribed, names],
+  ] as const)
+    execFileSync('tar', ['-C', root, '--numeric-owner', '-czf', `${root}.tar.gz`, ...paths]);
+  return [`${described}.tar.gz`, `${undescribed}.tar.gz`];
 }
 
 /** The arguments of a build of one of the Dockerfiles; others need none. */

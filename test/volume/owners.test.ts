@@ -81,7 +81,7 @@ describe('a volume', () => {
 
 describe('an unpacked layer', () => {
   test('serves root when its deletions have the attributes that root’s mounts read', () => {
-    assert.equal(servesHere({ overlayMarks: ['trusted'], maximumId: 1_000_000 }), true);
-    assert.equal(servesHere({ overlayMarks: ['user'], maximumId: 0 }), false);
+    assert.equal(servesHere({ overlayMarks: ['trusted'], maximumId: 1_000_000, implied: [] }), true);
+    assert.equal(servesHere({ overlayMarks: ['user'], maximumId: 0, implied: [] }), false);
   });
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, cp, mkdir, readFile, readdir, stat, truncate, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { test } from 'node:test';
@@ -253,6 +253,30 @@ test('a lease keeps an exclusive lock away until it is disposed', async () => {
   }
   await using exclusive = await Lease.tryAcquireExclusive(layer);
   assert.ok(exclusive);
+});
+
+test('a layer of which it is not known what it says of directories is unpacked once more', async () => {
+  await using directory = await temporaryDirectory();
+  const registry = new FakeRegistry();
+  registry.push(debian, await testImage(['a']));
+  const { image } = await (async () => {
+    await using volume = await Volume.open(directory.path, writable);
+    return await volume.pull(registry.client, debian, amd64);
+  })();
+  const diffID = digestHex(image.config.rootfs.diff_ids[0] as Digest);
+  const seal = join(directory.path, 'layers', diffID, 'sealed');
+  const { implied, ...older } = JSON.parse(await readFile(seal, 'utf8')) as Record<string, unknown>;
+  assert.deepEqual(implied, ['']);
+  await rm(seal);
+  await writeFile(seal, JSON.stringify(older));
+  const readOnly = { ...writable, access: 'read-only' } as const;
+  {
+    await using volume = await Volume.open(directory.path, readOnly);
+    assert.equal(await volume.acquireLayers(image.layers), undefined);
+  }
+  await using volume = await Volume.open(directory.path, writable);
+  await using lease = await volume.acquireLayers(image.layers);
+  assert.deepEqual(lease?.implied, [['']]);
 });
 
 test('an unsealed layer directory counts as nothing and is replaced', async () => {

@@ -10,6 +10,7 @@ import {
   readInventory,
 } from '../../src/layercache/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
+import { decodeBuildReport } from '../../src/volume/index.ts';
 import { storeChain } from '../support/cache-chains.ts';
 import { eventually, openDaemon, type TestDaemon } from '../support/daemon.ts';
 import { asked, type DaemonGround, openDaemonGround } from '../support/daemon-ground.ts';
@@ -45,6 +46,21 @@ describe('what builds hit', () => {
     const steps = ['a', 'b', 'c'].map((run) => ({ run, hoursAgo: 900 }));
     return { cache, keys: await storeChain(openLayerCache(cache, client, 'test'), { line: name, steps }) };
   }
+
+  test('is recorded in each of the caches that a build read', async () => {
+    const [main, own] = [await filled('main'), await filled('own')];
+    await using daemon = await openDaemon(ground.path('several'), configured());
+    daemon.warming.report(
+      decodeBuildReport({
+        ...{ build: 'x', succeeded: true, seconds: 1, bases: [], steps: { cached: 2, ran: 0 } },
+        cache: { location: own.cache, hits: [own.keys[0]] },
+        otherCaches: [{ location: main.cache, hits: [main.keys[1]] }],
+      }),
+    );
+    await daemon.clock.advance(16 * minute);
+    await eventually(async () => ((await hitKeys(main.cache)).length > 0 ? true : undefined), 'the record');
+    assert.deepEqual([await hitKeys(own.cache), await hitKeys(main.cache)], [[own.keys[0]], [main.keys[1]]]);
+  });
 
   test('is written into the cache a quarter of an hour later, as one artifact a day, also over a restart', async () => {
     const { cache, keys } = await filled('daily');

@@ -1,14 +1,14 @@
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 import { Command, type Option } from 'commander';
-import { addFlags, booleanFlag, logFlag, type LogFlags, valueFlag } from '../../src/cli/index.ts';
+import { addFlags, booleanFlag, logFormatFlag, type LogFlags, valueFlag } from '../../src/cli/index.ts';
 import { Progress, UsageError } from '../../src/support/index.ts';
 import { Volume } from '../../src/volume/index.ts';
 import { cacheDirFlag, volumeDirectory, type VolumeFlags } from '../volume-flags.ts';
 import type { Configuration } from './configuration.ts';
 import { formatListenAddress } from './listen-address.ts';
 
-interface DaemonFlags extends VolumeFlags, LogFlags {
+interface DaemonFlags extends VolumeFlags, Pick<LogFlags, 'logFormat'> {
   readonly config?: string;
   readonly check: boolean;
   readonly listen?: string;
@@ -46,7 +46,7 @@ function daemonFlags(): Option[] {
       'where to serve metrics and the status page, in place of listen.http; or "off"',
     ),
     booleanFlag('--socket', 'serve the builds of this node, in place of listen.socket'),
-    logFlag(),
+    logFormatFlag(),
   ];
 }
 

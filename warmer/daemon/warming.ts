@@ -248,9 +248,10 @@ export class NodeWarming implements Warming, AsyncDisposable {
       if (request !== undefined && (kept === undefined || kept === 'adopted'))
         adopted = this.#adoption.missed(request) || adopted;
     }
-    if (report.cache !== undefined) {
-      this.#cacheRepositories.used(report.cache.location, report.cache.hits);
-      this.#hits.note(report.cache.location, report.cache.hits);
+    const { cache, otherCaches = [] } = report;
+    for (const { location, hits } of cache === undefined ? otherCaches : [cache, ...otherCaches]) {
+      this.#cacheRepositories.used(location, hits);
+      this.#hits.note(location, hits);
     }
     if (adopted) this.#reconcile('change');
     this.#stateFile.changed();

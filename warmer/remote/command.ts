@@ -1,10 +1,10 @@
-import { Command } from 'commander';
+import { Command, type Option } from 'commander';
 import { addFlags } from '../../src/cli/index.ts';
 import { decodeFileList, EntryForest, type InventoryEntry } from '../../src/layercache/index.ts';
 import { maximumDocumentSize } from '../../src/oci/index.ts';
 import { KilnError, UsageError } from '../../src/support/index.ts';
 import { entryDocument, usageOf } from './documents.ts';
-import { type RemoteFlags, remoteFlags, withRemote, writeJson } from './flags.ts';
+import { type RemoteFlags, remoteFlags, verifyKeyFlag, withRemote, writeJson } from './flags.ts';
 import { remotePruneCommand } from './prune-command.ts';
 import { entryDetails, entryTrees, usageTables } from './tables.ts';
 
@@ -22,15 +22,18 @@ export function remoteCommand(signal: AbortSignal, onExitCode: (code: number) =>
   const remote = new Command('remote')
     .description('list and prune a layer cache in a registry')
     .addHelpText('after', examples);
-  const list = (name: string, description: string): Command =>
-    addFlags(remote.command(name).description(description).allowExcessArguments(false), remoteFlags());
-  list('ls', 'list the entries of a layer cache, as trees on their bases').action((flags: RemoteFlags) =>
-    listEntries(flags, signal),
+  const list = (name: string, description: string, ...more: readonly Option[]): Command =>
+    addFlags(remote.command(name).description(description).allowExcessArguments(false), [
+      ...remoteFlags(),
+      ...more,
+    ]);
+  list('ls', 'list the entries of a layer cache, as trees on their bases', verifyKeyFlag()).action(
+    (flags: RemoteFlags) => listEntries(flags, signal),
   );
   list('du', 'show how much a layer cache takes, shared blobs counted once').action((flags: RemoteFlags) =>
     showUsage(flags, signal),
   );
-  list('inspect', 'show an entry with what it stands on')
+  list('inspect', 'show an entry with what it stands on', verifyKeyFlag())
     .argument('<key>', 'the key, or its first digits')
     .action((key: string, flags: RemoteFlags) => inspectEntry(key, flags, signal));
   remote.addCommand(remotePruneCommand(signal, onExitCode));

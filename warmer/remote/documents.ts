@@ -10,6 +10,10 @@ export interface EntryDocument {
   readonly created: Date;
   readonly lastHit: Date | null;
   readonly creator: string;
+  /** The id of the key that it says it is signed by; with keys given, of the one that signed it. */
+  readonly signedBy: string | null;
+  /** Whether one of the keys given signed it; null when none was given. */
+  readonly signatureValid: boolean | null;
   /** What it was built for: image or context, Dockerfile, stage. */
   readonly line: string | null;
   readonly base: EntryBase | null;
@@ -24,10 +28,12 @@ export interface EntryDocument {
 }
 
 export function entryDocument(forest: EntryForest, entry: InventoryEntry): EntryDocument {
-  const { key, instruction, size, created, usedAt, creator, origin, parent, digest } = entry;
+  const { key, instruction, size, created, usedAt, creator, origin, parent, digest, signature } = entry;
   return {
     ...{ key, instruction, size, created, creator, parent, digest },
     lastHit: usedAt ?? null,
+    signedBy: signature?.keyID ?? null,
+    signatureValid: signature?.valid ?? null,
     line: origin?.line ?? null,
     base: forest.baseOf(entry) ?? null,
     depth: forest.depth(entry),

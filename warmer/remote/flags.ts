@@ -1,6 +1,7 @@
 import type { Option } from 'commander';
 import {
-  logFlag,
+  listFlag,
+  logFlags,
   type LogFlags,
   outputFlag,
   type OutputFlags,
@@ -15,14 +16,17 @@ import {
   type CacheInventory,
   type EntryStore,
   openEntryStore,
+  openTrust,
   readInventory,
 } from '../../src/layercache/index.ts';
+import { keepHeapSmall } from '../../src/os/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
 import { Progress, reportTo, UsageError } from '../../src/support/index.ts';
 
 /** What all commands about a cache repository are told. */
 export interface RemoteFlags extends RegistryFlags, PushFlags, LogFlags, OutputFlags {
   readonly cacheRepo?: string;
+  readonly cacheVerifyKey?: readonly string[];
 }
 
 export function remoteFlags(): Option[] {
@@ -31,8 +35,16 @@ export function remoteFlags(): Option[] {
     ...registryFlags(),
     ...pushFlags(),
     outputFlag(),
-    logFlag(),
+    ...logFlags(),
   ];
+}
+
+/** Of commands that show who signed entries. */
+export function verifyKeyFlag(): Option {
+  return listFlag(
+    '--cache-verify-key <file>',
+    'verify signatures with this public key, in a file or env:NAME',
+  );
 }
 
 /** A cache that is open to be listed or pruned, and everything that was found in it. */
@@ -53,11 +65,13 @@ export async function withRemote<T>(
       code: 'E_CACHE_REPO_MISSING',
       remedy: 'Name it with --cache-repo registry.example/team/cache, or oci:DIR.',
     });
+  keepHeapSmall();
   const progress = new Progress();
-  using _reporter = reportTo(progress, flags.logFormat);
+  using _reporter = reportTo(progress, flags);
   await using client = new RegistryClient(registryOptions(flags, progress));
   const store = openEntryStore(flags.cacheRepo, client);
-  const inventory = await readInventory(store, { progress, signal });
+  const { trusted } = await openTrust({ signKey: undefined, verifyKeys: flags.cacheVerifyKey ?? [] });
+  const inventory = await readInventory(store, { trusted, progress, signal });
   return await work({ store, inventory, progress });
 }
 

@@ -8,21 +8,25 @@ const shortKey = 12;
 /** `warmer remote ls`: a tree for each base, what stands on an entry below it, branches set in. */
 export function entryTrees(forest: EntryForest): string {
   const trees = Map.groupBy(forest.roots(), (root) => nameOfBase(forest.baseOf(root)));
+  // A column for those who sign only.
+  const signed = forest.entries.some(({ signature }) => signature !== undefined);
+  const columns = signed ? [...ownColumns, 'SIGNED BY', ...lastColumns] : [...ownColumns, ...lastColumns];
   return [...trees]
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([base, roots]) => `${base}\n${formatTable(columns, rowsOf(forest, roots))}`)
+    .map(([base, roots]) => `${base}\n${formatTable(columns, rowsOf(forest, roots, signed))}`)
     .join('\n');
 }
 
-const columns = ['KEY', 'SIZE', 'MADE', 'LAST HIT', 'STATE', 'CREATOR', 'CHAIN', 'INSTRUCTION'];
+const ownColumns = ['KEY', 'SIZE', 'MADE', 'LAST HIT', 'STATE', 'CREATOR'];
+const lastColumns = ['CHAIN', 'INSTRUCTION'];
 
-function rowsOf(forest: EntryForest, roots: readonly InventoryEntry[]): string[][] {
+function rowsOf(forest: EntryForest, roots: readonly InventoryEntry[], signed: boolean): string[][] {
   const rows: string[][] = [];
   const open = sorted(roots).map((entry) => ({ entry, indent: 0 }));
   open.reverse();
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     const { entry, indent } = next;
-    rows.push(rowOf(forest, entry, indent));
+    rows.push(rowOf(forest, entry, indent, signed));
     const children = sorted(forest.children(entry));
     // A chain without branches stays in one column, however long it is.
     const below = children.length > 1 ? indent + 1 : indent;
@@ -31,7 +35,7 @@ function rowsOf(forest: EntryForest, roots: readonly InventoryEntry[]): string[]
   return rows;
 }
 
-function rowOf(forest: EntryForest, entry: InventoryEntry, indent: number): string[] {
+function rowOf(forest: EntryForest, entry: InventoryEntry, indent: number, signed: boolean): string[] {
   return [
     entry.key.slice(0, shortKey),
     entry.diffID === undefined ? '-' : formatBytes(entry.size),
@@ -39,6 +43,7 @@ function rowOf(forest: EntryForest, entry: InventoryEntry, indent: number): stri
     entry.usedAt === undefined ? '-' : formatAge(entry.usedAt),
     stateOf(forest, entry),
     printable(entry.creator).slice(0, 20),
+    ...(signed ? [signedBy(entry, shortKey)] : []),
     printable(entry.origin?.line ?? '-').slice(0, longestInstruction),
     `${'  '.repeat(indent)}${shortened(entry.instruction)}`,
   ];
@@ -48,6 +53,13 @@ export function stateOf(forest: EntryForest, entry: InventoryEntry): string {
   const unreachable = forest.unreachable(entry);
   if (unreachable !== undefined) return `unreachable (${unreachable})`;
   return forest.isAlias(entry) ? 'alias' : 'sound';
+}
+
+function signedBy({ signature }: InventoryEntry, digits?: number): string {
+  if (signature === undefined) return '-';
+  const name = signature.keyID?.slice(0, digits) ?? 'unnamed key';
+  if (signature.valid === undefined) return name;
+  return signature.valid ? `${name} (verified)` : `${name} (by no key given)`;
 }
 
 /** `warmer remote du`. */
@@ -91,6 +103,7 @@ export function entryDetails(forest: EntryForest, entry: InventoryEntry, files: 
       ['LAYER', entry.diffID === undefined ? 'none: it changed nothing' : formatBytes(entry.size)],
       ['MANIFEST', entry.digest],
       ['MADE', `${entry.created.toISOString()} by ${printable(entry.creator)}`],
+      ['SIGNED BY', signedBy(entry)],
       ['LAST HIT', entry.usedAt?.toISOString() ?? 'not known'],
       ['CHAIN', printable(entry.origin?.line ?? 'not known')],
       ['BASE', nameOfBase(forest.baseOf(entry))],

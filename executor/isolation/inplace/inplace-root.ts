@@ -37,6 +37,8 @@ export class InplaceRoot {
   /** The layers that the root shows; undefined when it shows none, or nobody knows which. */
   #applied: LayerSource[] | undefined;
   #state: TreeState | undefined;
+  /** The look before that one: its memory serves the next. */
+  #spare: TreeState | undefined;
   /** Whether other stages copy from what the root is now. */
   #isSource = false;
   #isOpen = false;
@@ -87,7 +89,7 @@ export class InplaceRoot {
       this.#note(await applyLayer(this.#slate.territory, layer));
       this.#slate.saveRelocations();
     }
-    this.#state = this.#look();
+    this.#remember(this.#look());
     this.#applied = [...layers];
   }
 
@@ -96,11 +98,18 @@ export class InplaceRoot {
     this.#problems.attributes.push(...attributes);
   }
 
-  /** The state of the root, after which every change is a later one. */
+  /** Looks at the root. Every change from then on is a later one than any before. */
   #look(): TreeState {
-    const state = TreeState.read(this.#slate.territory, this.#state?.count);
+    const state = TreeState.read(this.#slate.territory, { previous: this.#state, spare: this.#spare });
+    this.#spare = undefined;
     waitForLaterChanges(this.#options.work, state.newestChange);
     return state;
+  }
+
+  /** Changes are told from this look on. */
+  #remember(state: TreeState): void {
+    this.#spare = this.#state;
+    this.#state = state;
   }
 
   /** The stage that had the root open is done with it. */
@@ -179,7 +188,7 @@ export class InplaceRoot {
     const changes = new TreeChanges(this.#state, state);
     await clearUnchanged(changes, territory, this.#applied);
     const captured = captureLayer(changes.entries(territory, clampTime), output);
-    this.#state = state;
+    this.#remember(state);
     if (captured !== undefined)
       this.#applied.push({
         kind: 'archive',
@@ -221,7 +230,7 @@ function keptTree(path: string): KeptTree {
 
 /** @throws EnvironmentError `E_INPLACE_ALTERED`. */
 function requireUnaltered({ path, state }: KeptTree): void {
-  const now = TreeState.read(new Territory({ root: path }), state.count);
+  const now = TreeState.read(new Territory({ root: path }));
   const [changed] = new TreeChanges(state, now).touched();
   if (changed === undefined) return;
   throw new EnvironmentError(`a step changed what another stage has at /${changed}`, {

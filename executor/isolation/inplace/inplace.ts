@@ -14,7 +14,7 @@ import { LinkedRootfs } from './linked-rootfs.ts';
 import { Mutex } from './mutex.ts';
 import { requireRoot } from './needs.ts';
 import { markTaken, readContainerFacts, requireOwnContainer } from './own-container.ts';
-import { preloadModules } from './preload.ts';
+import { pinOwnModules } from './pinned-modules.ts';
 import { RootLock } from './root-lock.ts';
 import { RootThread } from './root-thread.ts';
 import { containerTerritory, type SlateOptions } from './slate.ts';
@@ -134,7 +134,7 @@ export class InplaceIsolation implements Isolation {
     const isOwn = (directory: string): boolean =>
       territory.isExcluded(Buffer.from(directory).toString('latin1').replace(/^\/+/, ''));
     process.env.PATH = ownPath(process.env.PATH ?? '', isOwn);
-    await Promise.all([...dockerConfigFiles(process.env).map((path) => files.keep(path)), preloadModules()]);
+    await Promise.all([...dockerConfigFiles(process.env).map((path) => files.keep(path)), pinOwnModules()]);
   }
 
   /**

@@ -5,6 +5,7 @@ import { missingCapabilitiesHint } from '../capabilities.ts';
 import { passOn, performTask, WorkerPool } from '../task-worker.ts';
 import type { RunOptions, RunResult, RunStep } from '../types.ts';
 import type { StepTask } from './messages.ts';
+import { SharedPlaces } from './shared-places.ts';
 import { StepGuard } from './step-guard.ts';
 import { endStrayProcesses } from './stray-processes.ts';
 
@@ -56,6 +57,7 @@ export class StepRunner implements AsyncDisposable {
       },
     });
     this.#tellUnguarded(guard.unguarded);
+    const shared = new SharedPlaces();
     signal?.addEventListener('abort', stop, { once: true });
     try {
       const done = await performTask<StepTask>(
@@ -74,6 +76,7 @@ export class StepRunner implements AsyncDisposable {
     } finally {
       signal?.removeEventListener('abort', stop);
       await endStrayProcesses({ isReaping: true });
+      shared.removeNew();
       this.#requireUnaltered(step);
       this.#workers.warm();
     }

@@ -145,7 +145,7 @@ function parseToken(body: Buffer, scope: Scope): { token: string; lifetime: numb
   if (typeof token !== 'string' || token === '' || /[\r\n]/.test(token))
     throw badChallenge(scope, 'its token server gave no token');
   const seconds = typeof answer?.expires_in === 'number' ? answer.expires_in : 60;
-  return { token, lifetime: Math.max(5, seconds * 0.8) * 1000 };
+  return { token, lifetime: Math.max(1, seconds * 0.8) * 1000 };
 }
 
 function badChallenge(scope: Scope, why: string): KilnError {

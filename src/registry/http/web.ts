@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { KilnError } from '../../support/index.ts';
 import { headerOf, type Send } from './message.ts';
 import { followRedirects } from './redirect.ts';
 
@@ -54,6 +55,41 @@ export async function readWebFile(send: Send, request: WebRequest): Promise<WebA
     url,
     body: response.body,
   };
+}
+
+/** A text to be put at an address of a web server. */
+export interface WebText {
+  /** User and password in it are for this server alone; what follows a `?` may be a secret too, and is in no message. */
+  readonly url: URL;
+  readonly text: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** PUTs a text. @throws KilnError as {@link readWebFile}, and `E_WEB_REFUSED` when it is not taken. */
+export async function writeWebFile(send: Send, { url, text, signal }: WebText): Promise<void> {
+  const login = authorizationOf(url);
+  const bare = new URL(url);
+  bare.username = '';
+  bare.password = '';
+  const body = Buffer.from(text);
+  const response = await send({
+    method: 'PUT',
+    url: bare,
+    headers: {
+      'content-type': 'text/plain',
+      'content-length': String(body.length),
+      ...(login === undefined ? {} : { authorization: login }),
+    },
+    body: () => body,
+    signal,
+  });
+  await response.body.dump();
+  if (response.status < 200 || response.status > 299)
+    throw new KilnError(`PUT ${url.origin}${url.pathname}: the server answered ${response.status}`, {
+      code: 'E_WEB_REFUSED',
+      category: 'environment',
+      remedy: 'Check that the address takes a PUT, and that it has not expired.',
+    });
 }
 
 /** The value of an Authorization header for the user and password in an address (RFC 7617); undefined without any. */

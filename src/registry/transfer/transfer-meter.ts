@@ -8,8 +8,9 @@ export class TransferMeter implements Disposable {
   readonly #direction: 'pull' | 'push';
   readonly #label: string;
   readonly #total: number;
+  readonly #started = performance.now();
   #bytes = 0;
-  #told = performance.now();
+  #told = this.#started;
 
   constructor(progress: Progress | undefined, direction: 'pull' | 'push', label: string, total: number) {
     this.#progress = progress;
@@ -45,6 +46,7 @@ export class TransferMeter implements Disposable {
       bytes: this.#bytes,
       total: this.#total,
       done,
+      seconds: (performance.now() - this.#started) / 1000,
     });
   }
 }

@@ -2,7 +2,7 @@ import { type Descriptor, digestOf } from '../../oci/index.ts';
 import { formatBytes, isAbortError, KilnError, messageOf } from '../../support/index.ts';
 import type { Endpoint } from '../endpoint.ts';
 import { RegistryError } from '../errors.ts';
-import { errorFrom } from '../http/message.ts';
+import { errorFrom, headerOf } from '../http/message.ts';
 import { backoff, maximumDelay, wait } from '../http/retry.ts';
 import { TransferMeter } from './transfer-meter.ts';
 import { type OpenBlob, UploadContent } from './upload-content.ts';
@@ -22,6 +22,8 @@ export type { OpenBlob } from './upload-content.ts';
 export interface UploadOptions {
   /** Repositories of the same registry that may have the blob already, most likely first. */
   readonly mountFrom?: readonly string[];
+  /** Nobody has seen that the descriptor's size is that of the blob, so what the registry has is asked for its size. */
+  readonly checkSize?: boolean;
 }
 
 export type UploadOutcome = 'exists' | 'mounted' | 'uploaded';
@@ -39,11 +41,15 @@ export async function uploadBlob(
   options: UploadOptions,
   signal?: AbortSignal,
 ): Promise<UploadOutcome> {
-  if (await exists(endpoint, descriptor, signal)) return 'exists';
+  const { checkSize = false } = options;
+  if (await exists(endpoint, descriptor, signal, checkSize)) return 'exists';
   let session: UploadSession | undefined;
   for (const source of options.mountFrom ?? []) {
     const answer = await mountOrStart(endpoint, descriptor, source, signal);
-    if (answer === 'mounted') return 'mounted';
+    if (answer === 'mounted') {
+      if (checkSize) await exists(endpoint, descriptor, signal, checkSize);
+      return 'mounted';
+    }
     session = answer ?? session;
   }
   using _place = await endpoint.connection.uploads.acquire(endpoint.fullName, signal);
@@ -52,11 +58,23 @@ export async function uploadBlob(
   return 'uploaded';
 }
 
-async function exists(endpoint: Endpoint, descriptor: Descriptor, signal?: AbortSignal): Promise<boolean> {
+/** @throws KilnError `E_BLOB_CORRUPT` when it is to be checked and has another size; some registries do not tell. */
+async function exists(
+  endpoint: Endpoint,
+  descriptor: Descriptor,
+  signal: AbortSignal | undefined,
+  checkSize = false,
+): Promise<boolean> {
   const response = await endpoint.send({ method: 'HEAD', path: `blobs/${descriptor.digest}`, signal });
   await response.body.dump();
   if ([401, 403, 429].includes(response.status))
     throw await errorFrom(response, `push to ${endpoint.fullName}`, endpoint.pushHint);
+  const size = headerOf(response, 'content-length');
+  if (checkSize && response.status === 200 && size !== undefined && Number(size) !== descriptor.size)
+    throw new KilnError(
+      `${endpoint.label(descriptor.digest)} is not what a manifest says: the registry has ${size} bytes under it, not ${descriptor.size}`,
+      { code: 'E_BLOB_CORRUPT', category: 'registry' },
+    );
   return response.status === 200 || response.status === 307;
 }
 

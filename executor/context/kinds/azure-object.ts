@@ -8,6 +8,7 @@ import {
 } from '@azure/storage-blob';
 import { azureCredential, mayBeSomebodyToAzure } from '../../../src/registry/index.ts';
 import { isAbortError, UsageError } from '../../../src/support/index.ts';
+import type { Environment } from './fetch-context.ts';
 import {
   changed,
   type ObjectPart,
@@ -18,8 +19,6 @@ import {
 } from './remote-object.ts';
 
 // Azure's SDK takes long to load: this module is imported when a context is a blob of Azure's, and not before.
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 const remedyForCredentials =
   'Check AZURE_STORAGE_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING, or that the identity may read blobs of the container.';

@@ -15,6 +15,9 @@ import { type ArchiveContext, contextName, type RemoteContext } from './address.
 import { BrokenStream, readObject, type RemoteObject } from './remote-object.ts';
 import { type ArchiveStream, unpackContext } from './unpack.ts';
 
+/** Variables of a process, in which credentials may be. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
 /** With what contexts are fetched, and where to. */
 export interface ContextPlace {
   readonly client: Pick<RegistryClient, 'readWebFile' | 'trustOf'>;
@@ -22,7 +25,7 @@ export interface ContextPlace {
   readonly scratch: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;
-  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly environment: Environment;
 }
 
 /** How the server of a repository is reached. */

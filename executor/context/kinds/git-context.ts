@@ -2,7 +2,7 @@ import { UsageError } from '../../../src/support/index.ts';
 import { parseBoolean } from '../../../src/cli/index.ts';
 import { type GitSource, isCommit } from '../../remote/index.ts';
 import { type ContextAddress, parseContext, parseGit } from './address.ts';
-import type { RepositoryAccess } from './fetch-context.ts';
+import type { Environment, RepositoryAccess } from './fetch-context.ts';
 
 /** What `--git` says of a context that is a repository; undefined: nothing. */
 export interface GitFlags {
@@ -17,8 +17,6 @@ export interface GitFlags {
   readonly sshKey?: string | undefined;
   readonly sshKnownHosts?: string | undefined;
 }
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 const keys = [
   'branch',

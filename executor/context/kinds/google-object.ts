@@ -5,6 +5,7 @@ import {
   type WebAnswer,
 } from '../../../src/registry/index.ts';
 import { isAbortError } from '../../../src/support/index.ts';
+import type { Environment } from './fetch-context.ts';
 import {
   changed,
   type ObjectPart,
@@ -14,8 +15,6 @@ import {
   unavailable,
 } from './remote-object.ts';
 import { partOffset, sizeOf } from './web-object.ts';
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 const remedyForCredentials =
   'Check the credentials (GOOGLE_APPLICATION_CREDENTIALS, workload identity), and that they may do storage.objects.get on it.';

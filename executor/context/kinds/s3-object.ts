@@ -6,6 +6,7 @@ import { getCACertificates } from 'node:tls';
 import { GetObjectCommand, S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 import type { RegistryClient } from '../../../src/registry/index.ts';
 import { isAbortError, messageOf } from '../../../src/support/index.ts';
+import type { Environment } from './fetch-context.ts';
 import {
   changed,
   type ObjectPart,
@@ -16,8 +17,6 @@ import {
 } from './remote-object.ts';
 
 // The AWS SDK takes long to load: this module is imported when a context lies in S3, and not before.
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 const remedyForCredentials =
   'Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, the role of the pod), and that they may do s3:GetObject on it.';

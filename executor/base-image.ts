@@ -9,6 +9,7 @@ import {
   type Image,
   type ImageConfig,
   layerCompression,
+  type Platform,
   type Reference,
 } from '../src/oci/index.ts';
 import type { ImageSource } from '../src/registry/index.ts';
@@ -18,11 +19,13 @@ import type { BlobOrigin } from './image.ts';
 import type { BringRequest } from './node-warmer.ts';
 
 /** What a base is called, and where its blobs may lie in registries. */
-export type BaseName = Pick<BaseImage, 'reference' | 'origins'>;
+export type BaseName = Pick<BaseImage, 'reference' | 'platform' | 'origins'>;
 
 /** An image that a stage starts from or copies from. */
 export interface BaseImage {
   readonly reference: Reference;
+  /** What it was asked for; an image for an older processor may serve that. */
+  readonly platform: Platform;
   /** Of its manifest, for the platform of the build. */
   readonly digest: Digest;
   readonly config: ImageConfig;

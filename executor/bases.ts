@@ -2,8 +2,10 @@ import {
   formatPlatform,
   formatReference,
   type Digest,
+  hostPlatform,
   parseReference,
   type Platform,
+  platformMatches,
   type Reference,
 } from '../src/oci/index.ts';
 import { fetchImage, type RegistryClient } from '../src/registry/index.ts';
@@ -62,15 +64,17 @@ export class BaseResolver implements AsyncDisposable {
    */
   async resolve(name: string, platform: Platform, where: string, signal?: AbortSignal): Promise<BaseImage> {
     const reference = parseReference(name);
-    const key = formatReference(reference);
+    const key = keyOf(reference, platform);
     return (
       this.#known.get(key) ??
       this.#found.run(key, async () => {
         const { base, outcome, detail } = await this.#find(reference, platform, where, signal);
         this.#known.set(key, base);
-        const named = { reference: key, platform: formatPlatform(platform) };
+        const named = { reference: formatReference(reference), platform: formatPlatform(platform) };
         this.#reported.set(key, { ...named, outcome });
-        this.#progress.emit({ type: 'base', ...named, outcome, detail });
+        const isForeign = !platformMatches(platform, hostPlatform());
+        const whatFor = isForeign ? `for ${named.platform}, ` : '';
+        this.#progress.emit({ type: 'base', ...named, outcome, detail: `${whatFor}${detail}` });
         return base;
       })
     );
@@ -93,7 +97,7 @@ export class BaseResolver implements AsyncDisposable {
       target === undefined ? found : await this.#onVolume({ ...reference, digest: target }, platform, signal);
     if (current?.leased === true)
       return {
-        base: fromStored(current.image, this.#named(reference)),
+        base: fromStored(current.image, this.#named(reference, platform)),
         outcome: 'warm',
         detail: 'warm on the cache volume',
       };
@@ -101,7 +105,7 @@ export class BaseResolver implements AsyncDisposable {
     if (brought !== undefined) return brought;
     if (current !== undefined)
       return {
-        base: fromStored(current.image, this.#named(reference)),
+        base: fromStored(current.image, this.#named(reference, platform)),
         outcome: 'warm',
         detail: `on the cache volume, but not unpacked${clause(missing)}`,
       };
@@ -182,9 +186,14 @@ export class BaseResolver implements AsyncDisposable {
     // The build goes on with what the warmer fetches; of a tag that moved, only with what it has moved to.
     const announced = target === undefined ? await request.announced : undefined;
     if (announced !== undefined) {
-      this.#followUp(reference, request);
+      this.#followUp(reference, platform, request);
       const repository = this.#client.source(reference);
-      const base = fromWarmer(announced, this.#named(reference), { request, volume, repository }, where);
+      const base = fromWarmer(
+        announced,
+        this.#named(reference, platform),
+        { request, volume, repository },
+        where,
+      );
       return {
         brought: {
           base,
@@ -203,21 +212,22 @@ export class BaseResolver implements AsyncDisposable {
       pulled: "fetched by the node's warmer",
       joined: "fetched by the node's warmer, once for all who asked",
     };
-    const base = fromStored(outcome.image, this.#named(reference));
+    const base = fromStored(outcome.image, this.#named(reference, platform));
     return { brought: { base, outcome: 'ensured', detail: ways[outcome.how] } };
   }
 
-  #named(reference: Reference): BaseName {
-    return { reference, origins: this.#client.places(reference) };
+  #named(reference: Reference, platform: Platform): BaseName {
+    return { reference, platform, origins: this.#client.places(reference) };
   }
 
   /** Says so when an image that was announced does not come after all. */
-  #followUp(reference: Reference, { brought }: BringRequest): void {
+  #followUp(reference: Reference, platform: Platform, { brought }: BringRequest): void {
     const name = formatReference(reference);
+    const key = keyOf(reference, platform);
     void brought.then((outcome) => {
-      const known = this.#reported.get(name);
+      const known = this.#reported.get(key);
       if (!('missing' in outcome) || known === undefined) return;
-      this.#reported.set(name, { ...known, outcome: 'cold' });
+      this.#reported.set(key, { ...known, outcome: 'cold' });
       this.#progress.warn(`base ${name}: fetched for this build alone${clause(outcome.missing)}`);
     });
   }
@@ -247,8 +257,12 @@ export class BaseResolver implements AsyncDisposable {
       });
     const { digest } = image.descriptor;
     const source = this.#client.source(reference);
-    return fromRegistry({ ...image, digest }, this.#named(reference), source, where);
+    return fromRegistry({ ...image, digest }, this.#named(reference, platform), source, where);
   }
+}
+
+function keyOf(reference: Reference, platform: Platform): string {
+  return `${formatReference(reference)} ${formatPlatform(platform)}`;
 }
 
 function clause(why: string | undefined): string {

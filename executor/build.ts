@@ -5,8 +5,14 @@ import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
-import { type ContextPlace, dockerfileName, fetchContext, isIgnoredForCertain } from './context/index.ts';
-import { addExcerpt, parseDockerfile, resolveStages } from '../src/dockerfile/index.ts';
+import {
+  type ContextPlace,
+  dockerfileName,
+  fetchContext,
+  isIgnoredForCertain,
+  TreeReadings,
+} from './context/index.ts';
+import { addExcerpt, parseDockerfile } from '../src/dockerfile/index.ts';
 import { exportOutput } from './export/index.ts';
 import {
   assembleImage,
@@ -23,7 +29,8 @@ import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
 import { type OpenedSource, openSource } from './open-source.ts';
 import { type BuildOptions, givenPaths, type OutputOptions } from './options.ts';
-import { lookupsOf, type PlannedStage, planBuild } from './plan.ts';
+import { lookupsOf, type PlannedStage } from './plan.ts';
+import { planPlatforms, type PlatformPlan, requireRunnable } from './platforms/index.ts';
 import { GitTrees, HttpFiles, RemoteSources } from './remote/index.ts';
 import { warnOfRules } from './rule-warnings.ts';
 import { withOneCompression } from './recompress.ts';
@@ -53,7 +60,7 @@ export interface BuildMarks {
 }
 
 /**
- * Builds an image: parse, resolve, plan, look everything up, build what is missing, export.
+ * Builds an image, or one for each of several platforms: parse, resolve, plan, look everything up, build what is missing, export.
  *
  * @throws KilnError of every kind; nothing is left mounted, running or half written.
  */
@@ -97,7 +104,7 @@ async function buildFrom(
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
   const started = new Date();
-  const { platform, buildArguments } = options;
+  const { buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
   await using check = new PushCheck({
@@ -108,12 +115,6 @@ async function buildFrom(
     signal: controller.signal,
   });
   const dockerfile = parseDockerfile(text, dockerfileName(options.dockerfile));
-  const graph = resolveStages(dockerfile, {
-    target: options.target,
-    buildArguments,
-    platform,
-    contexts: options.contexts.origins,
-  });
   const volumes = await workplace.volumes();
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
@@ -129,15 +130,16 @@ async function buildFrom(
     scratch,
     memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
   });
-  const consumed = new Set<string>(graph.globals.keys());
-  const stages = await planBuild({
+  const plan = await planPlatforms({
     dockerfile,
     subject: options.subject,
-    graph,
+    target: options.target,
+    origins: options.contexts.origins,
+    platforms: options.platforms,
     context,
     bases,
     buildArguments,
-    platform,
+    readings: new TreeReadings(),
     remotes: new RemoteSources(webFiles, repositories),
     contexts: new NamedContexts(options.contexts.sources, async (address, where) =>
       fetchContext(address, await contextPlace(), where),
@@ -145,20 +147,19 @@ async function buildFrom(
     keyed: cache !== undefined,
     rules: options.cache.rules,
     clampTime: options.sourceDate,
-    consumed,
     signal: controller.signal,
   });
+  const { stages } = plan;
   checkBuild(
     dockerfile,
-    stages,
-    { buildArguments, platform, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
+    plan.platforms,
+    { buildArguments, isIgnored: (path) => isIgnoredForCertain(context.ignore, path) },
     { failing: options.checkError, progress },
   );
-  const target = stages.at(-1);
-  if (target === undefined) throw new Error('no stage is needed');
-  requireOutputs(target, options.outputs);
+  const targets = plan.platforms.map(({ target }) => target);
+  for (const target of targets) requireOutputs(target, options.outputs);
   node.presence?.begin(() => bases.outcomes);
-  warnUnused(buildArguments, consumed, progress);
+  warnUnused(buildArguments, plan.consumed, progress);
   warnOfRules(options.cache.rules, stages, progress);
   warnLate(options.sourceDate, progress);
   const lookups = await lookUpAll(stages, cache, options, progress, controller.signal);
@@ -174,7 +175,6 @@ async function buildFrom(
     isolation,
     volumes: volumes.all,
     client,
-    platform,
     scratch,
     cache,
     lookups,
@@ -190,26 +190,37 @@ async function buildFrom(
     maxAgeSeconds: options.cache.maxAgeSeconds,
     compression: options.outputs.compression,
     clampTime: options.sourceDate,
-    exported: exportedStages(target),
+    exported: exportedStages(targets),
     sources: sourceStages(stages),
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
+  await requireRunnable(targets, session.resultFor, scratch, controller.signal);
   if (stages.some((stage) => forecast(stage, session.resultFor).certain < stage.steps.length))
     await check.allowed;
   if (isolation.isExclusive) await fetchAhead(stages, session);
-  const result = await firstFailure(session.stage(target), controller.controller);
-  const image = await assemble(target, result, session, options);
-  const attestations = await attestationsOf(
-    image,
-    result,
-    { source: text, started, stages },
-    options,
-    session,
-  );
-  const output = outputOf([image, ...attestations], options.outputs.annotations.index);
+  const results = await firstFailure(buildAll(targets, session), controller.controller);
+  const images: BuiltImage[] = [];
+  const attestations: BuiltImage[] = [];
+  for (const [index, result] of results.entries()) {
+    const built = plan.platforms[index];
+    if (built === undefined) continue;
+    const image = await assemble(built, result, session, options);
+    images.push(image);
+    const facts = { source: text, started, stages: built.stages };
+    attestations.push(...(await attestationsOf(image, result, facts, options, session)));
+  }
+  const output = outputOf([...images, ...attestations], options.outputs.annotations.index);
   const places = await exportOutput(output, options.outputs, client, progress, controller.signal);
   if (node.presence !== undefined) node.presence.succeeded = true;
   return { output, places };
+}
+
+/** Builds all targets beside each other; where stages share one root, one after the other. */
+async function buildAll(targets: readonly PlannedStage[], session: BuildSession): Promise<StageResult[]> {
+  if (!session.isolation.isExclusive) return Promise.all(targets.map((target) => session.stage(target)));
+  const results: StageResult[] = [];
+  for (const target of targets) results.push(await session.stage(target));
+  return results;
 }
 
 /** What was asked to be said of the image, if anything; what that takes is loaded only then. */
@@ -273,19 +284,16 @@ function linkedController(
   };
 }
 
-function exportedStages(target: PlannedStage): Set<PlannedStage> {
-  const exported = new Set([target]);
-  let stage = target;
-  while (stage.base.kind === 'stage') {
-    ({ stage } = stage.base);
-    exported.add(stage);
-  }
+function exportedStages(targets: readonly PlannedStage[]): Set<PlannedStage> {
+  const exported = new Set(targets);
+  // A set gives what is added meanwhile, too.
+  for (const { base } of exported) if (base.kind === 'stage') exported.add(base.stage);
   return exported;
 }
 
 /** What the image cannot be is said before anything is built. */
 function requireOutputs(target: PlannedStage, { format, forceCompression }: OutputOptions): void {
-  const [lowest] = [...exportedStages(target)].slice(-1);
+  const [lowest] = [...exportedStages([target])].slice(-1);
   if (lowest?.base.kind === 'image' && !forceCompression) requireFormat(lowest.base.image.layers, format);
 }
 
@@ -294,10 +302,10 @@ function sourceStages(stages: readonly PlannedStage[]): Set<PlannedStage> {
   return new Set(sources.flatMap((source) => (source?.kind === 'stage' ? [source.stage] : [])));
 }
 
-/** Waits for the target; when another part of the build failed and stopped it, that part's error is the one to tell. */
-async function firstFailure(target: Promise<StageResult>, controller: AbortController): Promise<StageResult> {
+/** Waits for the targets; when another part of the build failed and stopped it, that part's error is the one to tell. */
+async function firstFailure<Result>(building: Promise<Result>, controller: AbortController): Promise<Result> {
   try {
-    return await target;
+    return await building;
   } catch (error) {
     throw controller.signal.aborted && controller.signal.reason instanceof Error
       ? controller.signal.reason
@@ -343,7 +351,7 @@ async function lookUpAll(
 }
 
 async function assemble(
-  target: PlannedStage,
+  { target, imagePlatform: platform }: PlatformPlan,
   result: StageResult,
   session: BuildSession,
   options: BuildOptions,
@@ -361,8 +369,8 @@ async function assemble(
   const history = await historyOf(target, result, (stage) => session.stage(stage), date);
   return assembleImage({
     format: options.outputs.format,
-    annotations: options.outputs.annotations.manifest(options.platform),
-    platform: options.platform,
+    annotations: options.outputs.annotations.manifest(platform),
+    platform,
     config: state.containerConfig(),
     author: state.author,
     history,

@@ -17,9 +17,9 @@ import {
   type Dockerfile,
   parseDockerfile,
   type ResolvedStage,
-  selectStages,
+  resolveStages,
 } from '../src/dockerfile/index.ts';
-import { hostPlatform, parsePlatform, parseReference } from '../src/oci/index.ts';
+import { hostPlatform, parseReference, type Platform } from '../src/oci/index.ts';
 import {
   EnvironmentError,
   KilnError,
@@ -28,7 +28,7 @@ import {
   UsageError,
 } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
-import { countOf, factsOf, requireNoFindings } from './checks.ts';
+import { countOf, factsOf, mergeFindings, requireNoFindings } from './checks.ts';
 import {
   type BuildContext,
   type ContextPlace,
@@ -37,15 +37,22 @@ import {
 } from './context/index.ts';
 import { parseBuildContexts } from './named-contexts.ts';
 import { openSource } from './open-source.ts';
-import { buildContextFlag, type ContextFlags, contextFlags, contextOptions } from './source-flags.ts';
+import {
+  buildContextFlag,
+  type ContextFlags,
+  contextFlags,
+  contextOptions,
+  platformFlags,
+  platformsOf,
+  type SourceFlags,
+} from './source-flags.ts';
 import { ownScratchParent } from './volumes.ts';
 
 /** Flags of `executor check`. */
-interface CheckFlags extends ContextFlags {
+interface CheckFlags extends ContextFlags, Pick<SourceFlags, 'platform' | 'customPlatform'> {
   readonly buildContext: readonly string[];
   readonly target?: string;
   readonly buildArg: readonly string[];
-  readonly platform?: string;
   readonly cacheDir?: string;
   readonly checkError: boolean;
   readonly output: 'text' | 'json';
@@ -75,7 +82,7 @@ export function addCheckCommand(program: Command, signal: AbortSignal): void {
     buildContextFlag(),
     valueFlag('--target <stage>', 'only this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
-    valueFlag('--platform <os/arch>', "the image's platform (default: this machine's)"),
+    ...platformFlags(),
     valueFlag('--cache-dir <directory>', 'the cache volume, where base images are looked at'),
     checkErrorFlag(),
     valueFlag('-o, --output <format>', 'how findings are written').choices(['text', 'json']).default('text'),
@@ -141,14 +148,22 @@ async function checkCommand(flags: CheckFlags, command: Command, signal: AbortSi
   }
 }
 
-async function check(
+async function check(dockerfile: Dockerfile, context: BuildContext, flags: CheckFlags): Promise<CheckResult> {
+  const platforms = platformsOf(flags);
+  const results: CheckResult[] = [];
+  for (const platform of platforms.length === 0 ? [hostPlatform()] : platforms)
+    results.push(await checkFor(platform, dockerfile, context, flags));
+  return mergeFindings(results);
+}
+
+async function checkFor(
+  platform: Platform,
   dockerfile: Dockerfile,
   { ignore }: BuildContext,
   flags: CheckFlags,
 ): Promise<CheckResult> {
-  const platform = flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform);
   const buildArguments = parsePairs(flags.buildArg, 'build-arg');
-  const graph = selectStages(dockerfile, {
+  const graph = resolveStages(dockerfile, {
     target: flags.target,
     buildArguments,
     platform,

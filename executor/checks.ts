@@ -19,31 +19,50 @@ export function factsOf(config: ImageConfig): BaseFacts {
 }
 
 /**
- * Runs the build checks over the stages that a build needs, and tells what they find as warnings.
+ * Runs the build checks over the stages that a build needs, for each platform, and tells what they find as warnings, each once.
  *
  * @param options `failing`: findings fail the build, whatever the Dockerfile says.
  * @throws BuildError `E_CHECK_FAILED` when findings are to fail the build.
  */
 export function checkBuild(
   dockerfile: Dockerfile,
-  stages: readonly PlannedStage[],
-  context: Pick<CheckContext, 'buildArguments' | 'platform' | 'isIgnored'>,
+  plans: readonly { readonly platform: Platform; readonly stages: readonly PlannedStage[] }[],
+  context: Pick<CheckContext, 'buildArguments' | 'isIgnored'>,
   options: { readonly failing: boolean; readonly progress: Progress },
 ): void {
   const { progress } = options;
-  const bases = new Map(stages.map(({ index, base }) => [index, base]));
-  const result = checkQuietly(dockerfile, progress, {
-    ...context,
-    baseOf: ({ index }) => {
-      const base = bases.get(index);
-      return base?.kind === 'image' ? factsOf(base.image.config) : undefined;
-    },
-    stages: new Set(bases.keys()),
+  const results = plans.flatMap(({ platform, stages }) => {
+    const bases = new Map(stages.map(({ index, base }) => [index, base]));
+    const result = checkQuietly(dockerfile, progress, {
+      ...context,
+      platform,
+      baseOf: ({ index }) => {
+        const base = bases.get(index);
+        return base?.kind === 'image' ? factsOf(base.image.config) : undefined;
+      },
+      stages: new Set(bases.keys()),
+    });
+    return result ?? [];
   });
-  if (result === undefined) return;
+  const result = mergeFindings(results);
   for (const { rule, message, remedy, page, line } of result.findings)
     progress.emit({ type: 'check', rule, message, remedy, page, file: dockerfile.file, line });
   if (options.failing || result.error) requireNoFindings(result, dockerfile);
+}
+
+/** What was found for several platforms, without what is the same for them. */
+export function mergeFindings(results: readonly CheckResult[]): CheckResult {
+  const findings = new Map(
+    results.flatMap((result) =>
+      result.findings.map(
+        (finding) => [`${finding.line} ${finding.rule} ${finding.message}`, finding] as const,
+      ),
+    ),
+  );
+  return {
+    findings: [...findings.values()].sort((one, other) => one.line - other.line),
+    error: results.some(({ error }) => error),
+  };
 }
 
 /** A directive may name rules that only newer versions know; that is no reason not to build. */

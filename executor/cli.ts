@@ -33,8 +33,10 @@ import { explainCommand } from './explain/command.ts';
 import { exportFlags, type ExportFlags, exportOptions } from './export-flags.ts';
 import { type IsolationKind, isolationKinds } from './isolation/index.ts';
 import { executorFlags } from './kaniko-flags.ts';
+import { indexCommand } from './join/command.ts';
 import type { BuildOptions } from './options.ts';
 import { pushCommand } from './push-command.ts';
+import { loginCommand, logoutCommand } from './login-command.ts';
 import { baseNameOf, sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 import { traceBuild } from './tracing/index.ts';
 
@@ -58,7 +60,9 @@ Examples:
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
   executor --context git://host.example/app.git#refs/heads/main --destination registry.example/app:1
   tar -c . | executor --context tar://stdin --destination registry.example/app:1
+  executor --context . --destination registry.example/app:1 --platform linux/amd64,linux/arm64
   executor explain --context . --cache-repo registry.example/cache    why does it miss?
+  executor index --help                                  join images for several platforms
   executor check --help                                  look for mistakes without building
   executor check --environment                           where steps run here, and why
 
@@ -82,8 +86,9 @@ export function executorProgram(signal: AbortSignal): Command {
     .addHelpText('after', examples);
   addBuildFlags(command);
   command.action(async (flags: Flags) => buildCommand(flags, kanikoNotes(command, executorFlags), signal));
-  program.addCommand(pushCommand(signal));
+  for (const add of [pushCommand, loginCommand, logoutCommand]) program.addCommand(add(signal));
   program.addCommand(explainCommand(signal));
+  program.addCommand(indexCommand(signal));
   addCheckCommand(program, signal);
   addConfiguration(program);
   return program;
@@ -168,8 +173,10 @@ function buildOptions(flags: Flags): BuildOptions {
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
   const attest = parseAttestations(flags.attest);
   const attests = attest.sbom || attest.provenance !== undefined;
-  const name = baseNameOf(source.context);
-  const outputs = exportOptions(flags, destinations, { cacheDirectory, name, attests });
+  const outputs = exportOptions(flags, destinations, {
+    ...{ cacheDirectory, attests, name: baseNameOf(source.context) },
+    platforms: source.platforms.length,
+  });
   return {
     ...source,
     labels: parsePairs(flags.label, 'label'),

@@ -94,6 +94,8 @@ export interface ExportedBuild {
   readonly name: string;
   /** Something is said of the image beside it, which takes an index. */
   readonly attests: boolean;
+  /** How many platforms it is for. */
+  readonly platforms: number;
 }
 
 /**
@@ -106,7 +108,7 @@ export function exportOptions(
   build: ExportedBuild,
 ): OutputOptions {
   const { imageFormat: format, compression, compressionLevel: level, forceCompression } = flags;
-  const { cacheDirectory, name, attests } = build;
+  const { cacheDirectory, name, attests, platforms } = build;
   const annotations = new Annotations(flags.annotation);
   if (format === 'docker' && compression === 'zstd')
     throw unsuitable('layers compressed with zstd', 'Use --compression gzip, or --image-format oci.');
@@ -114,7 +116,11 @@ export function exportOptions(
     throw unsuitable('annotations', 'Use --label, or --image-format oci.');
   if (format === 'docker' && attests)
     throw unsuitable('attestations', 'Leave out --attest, or use --image-format oci.');
-  if (annotations.index.size > 0 && !attests)
+  if (platforms > 1 && flags.tarPath !== undefined)
+    throw new UsageError('--tar-path holds an image of one platform, which is what docker load reads', {
+      remedy: 'Use --oci-layout-path, which holds the images of all, or build for one --platform.',
+    });
+  if (annotations.index.size > 0 && !attests && platforms === 1)
     throw new UsageError('there is an annotation for an index, but an image of one platform has none', {
       remedy: 'Annotate the manifest: --annotation key=value.',
     });

@@ -63,6 +63,7 @@ export interface ImageParts {
   readonly format: ImageFormat;
   /** Of the manifest. */
   readonly annotations: ReadonlyMap<string, string>;
+  /** What the image says it is for. */
   readonly platform: Platform;
   readonly config: ContainerConfig;
   readonly author: string | undefined;

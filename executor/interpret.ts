@@ -1,4 +1,3 @@
-import { constants } from 'node:os';
 import { posix } from 'node:path';
 import { BuildError, hideCredentials } from '../src/support/index.ts';
 import {
@@ -11,29 +10,30 @@ import {
   expandWords,
   ExpansionError,
   type Heredoc,
-  type HealthcheckInstruction,
   type Instruction,
   type Origin,
   parseHeredocOpening,
-  parseTriggers,
-  platformArguments,
   type ResolvedStage,
   type RunInstruction,
   type StageGraph,
 } from '../src/dockerfile/index.ts';
 import { healthText, plainList, quotedList, runText } from './history-text.ts';
 import { interpretCopy } from './interpret-copy.ts';
+import { healthOf, portsOf, requireSignal } from './interpret-values.ts';
 import { requireNoDirective, stepRule } from './step-directives.ts';
 import { proxyArguments, type StageState } from './stage-state.ts';
 import type { InterpretedStage, Operation, StageItem } from './steps.ts';
-import type { Platform } from '../src/oci/index.ts';
+import { formatPlatform, type Platform, platformMatches } from '../src/oci/index.ts';
 
 /** Names the form of the history's texts, by which scanners know how to read them. */
 const historyComment = 'buildkit.dockerfile.v0';
 
 export interface InterpretOptions {
   readonly buildArguments: ReadonlyMap<string, string>;
+  /** What is built for. */
   readonly platform: Platform;
+  /** Several platforms are built, so that steps are told apart by theirs. */
+  readonly isOneOfSeveral?: boolean | undefined;
   /** Names of build arguments that some ARG declared; added to. */
   readonly consumed: Set<string>;
   /** ARGs that count in no key. */
@@ -54,6 +54,16 @@ export function interpretStage(
   options: InterpretOptions,
 ): InterpretedStage {
   return new Interpreter(dockerfile, graph, stage, base, options).run();
+}
+
+/** How progress calls a stage: with several platforms `linux/arm64 app`, or `linux/amd64->linux/arm64 tools` in cross building. */
+export function stageTitle(
+  { label, platform }: Pick<ResolvedStage, 'label' | 'platform'>,
+  { platform: target, isOneOfSeveral = false }: Pick<InterpretOptions, 'platform' | 'isOneOfSeveral'>,
+): string {
+  if (!isOneOfSeveral) return label;
+  const purpose = platformMatches(platform, target) ? '' : `->${formatPlatform(target)}`;
+  return `${formatPlatform(platform)}${purpose} ${label}`;
 }
 
 function unsupported(what: string, where: string, remedy = 'Rewrite the line without it.'): BuildError {
@@ -94,14 +104,9 @@ class Interpreter {
 
   run(): InterpretedStage {
     const { stage } = this.#stage;
-    const triggers = parseTriggers(
-      this.#state.onBuild,
-      stage.from,
-      this.#dockerfile.file,
-      this.#dockerfile.escape,
-    );
+    const { instructions } = stage;
+    // What the base left to be done here is among them.
     this.#state.onBuild = [];
-    const instructions = [...triggers, ...stage.instructions];
     this.#count = instructions.length;
     requireNoDirective(stage.from, 'FROM', this.#where(stage.from.line));
     for (const argument of this.#dockerfile.metaArgs)
@@ -132,10 +137,10 @@ class Interpreter {
     this.#items.push({
       kind: 'step',
       step: {
-        id: `[${this.#stage.label} ${this.#number}/${this.#count}]`,
+        id: `[${stageTitle(this.#stage, this.#options)} ${this.#number}/${this.#count}]`,
         line: instruction.line,
         where: this.#where(instruction.line),
-        text,
+        text: instruction.isTrigger === true ? `ONBUILD ${text}` : text,
         written: hideCredentials(instruction.original.replace(/\s+/g, ' ')),
         operation,
         rule: stepRule(instruction, this.#where(instruction.line)),
@@ -179,7 +184,11 @@ class Interpreter {
         state.user = this.#expand(instruction, instruction.value);
         return this.#metadata(`USER ${state.user}`);
       case 'stopsignal':
-        state.stopSignal = this.#signal(instruction);
+        state.stopSignal = requireSignal(
+          this.#expand(instruction, instruction.value),
+          this.#where(instruction.line),
+          instruction.value,
+        );
         return this.#metadata(`STOPSIGNAL ${state.stopSignal}`);
       case 'maintainer':
         state.author = instruction.value;
@@ -200,7 +209,7 @@ class Interpreter {
         state.shell = instruction.words;
         return this.#metadata(`SHELL ${plainList(instruction.words)}`);
       case 'healthcheck':
-        state.healthcheck = this.#healthcheck(instruction);
+        state.healthcheck = healthOf(instruction);
         return this.#metadata(`HEALTHCHECK ${healthText(state.healthcheck)}`);
       case 'onbuild':
         state.onBuild.push(instruction.trigger);
@@ -216,26 +225,9 @@ class Interpreter {
       given ??
       (fallback === undefined ? undefined : this.#expand(instruction, fallback)) ??
       this.#graph.globals.get(name) ??
-      platformArguments(this.#options.platform).get(name);
+      this.#graph.automatic.get(name);
     this.#state.declare(name, value);
     return value === undefined ? name : `${name}=${value}`;
-  }
-
-  #signal(
-    instruction: Extract<Instruction, { kind: 'workdir' | 'user' | 'stopsignal' | 'maintainer' }>,
-  ): string {
-    const signal = this.#expand(instruction, instruction.value);
-    const name = signal.toUpperCase().replace(/^(?:SIG)?/, 'SIG');
-    const known = /^[0-9]+$/.test(signal)
-      ? Number(signal) >= 1 && Number(signal) <= 64
-      : name in constants.signals || /^SIGRT(?:MIN(?:\+[0-9]+)?|MAX(?:-[0-9]+)?)$/.test(name);
-    if (known) return signal;
-    throw new BuildError(`"${signal}" is not a signal`, {
-      code: 'E_DOCKERFILE_SYNTAX',
-      where: this.#where(instruction.line),
-      subject: instruction.value,
-      remedy: 'Write STOPSIGNAL SIGTERM, or a number.',
-    });
   }
 
   #command(command: Command): readonly string[] {
@@ -267,7 +259,7 @@ class Interpreter {
       for (const word of words) this.#state.volumes.add(word);
       return this.#metadata(`VOLUME ${plainList(words)}`);
     }
-    const ports = words.flatMap((word) => this.#ports(instruction, word));
+    const ports = words.flatMap((word) => portsOf(word, this.#where(instruction.line)));
     for (const port of ports) this.#state.ports.add(port);
     this.#metadata(`EXPOSE ${plainList(ports)}`);
   }
@@ -282,38 +274,6 @@ class Interpreter {
         where: this.#where(instruction.line),
       });
     }
-  }
-
-  /** The ports of `[[address:]host port:]port[-port][/protocol]`; only the container's own counts. */
-  #ports(instruction: Instruction, word: string): string[] {
-    const match =
-      /^(?:(?:(?:\[[0-9a-f:.]+\]|[0-9.]*):)?[0-9]*(?:-[0-9]+)?:)?([0-9]{1,5})(?:-([0-9]{1,5}))?(?:\/(tcp|udp|sctp)?)?$/i.exec(
-        word,
-      );
-    const from = Number(match?.[1] ?? NaN);
-    const to = Number(match?.[2] ?? from);
-    if (match === null || from > to || to > 65535)
-      throw new BuildError(`"${word}" is not a port`, {
-        code: 'E_DOCKERFILE_SYNTAX',
-        where: this.#where(instruction.line),
-        subject: word,
-        remedy: 'Write EXPOSE 80, 80/udp or 8000-8010.',
-      });
-    const protocol = (match[3] ?? 'tcp').toLowerCase();
-    return Array.from({ length: to - from + 1 }, (_, index) => `${from + index}/${protocol}`);
-  }
-
-  #healthcheck(instruction: HealthcheckInstruction): NonNullable<StageState['healthcheck']> {
-    const { command, interval, timeout, startPeriod, startInterval, retries } = instruction;
-    if (command === undefined) return { Test: ['NONE'] };
-    return {
-      Test: command.form === 'exec' ? ['CMD', ...command.command] : ['CMD-SHELL', command.command],
-      ...(interval === undefined ? {} : { Interval: interval }),
-      ...(timeout === undefined ? {} : { Timeout: timeout }),
-      ...(startPeriod === undefined ? {} : { StartPeriod: startPeriod }),
-      ...(startInterval === undefined ? {} : { StartInterval: startInterval }),
-      ...(retries === undefined ? {} : { Retries: retries }),
-    };
   }
 
   #run(instruction: RunInstruction): void {
@@ -363,12 +323,6 @@ class Interpreter {
 
   #copy(instruction: CopyInstruction): void {
     const origin: Origin | undefined = this.#stage.sources.get(instruction);
-    if (instruction.from !== undefined && origin === undefined)
-      throw unsupported(
-        'COPY --from in an ONBUILD trigger',
-        this.#where(instruction.line),
-        'Write it in this Dockerfile.',
-      );
     const { operation, text, createdBy } = interpretCopy(instruction, {
       where: this.#where(instruction.line),
       from: origin,

@@ -39,7 +39,11 @@ export const executorFlags: readonly KanikoFlag[] = [
   },
   { name: 'context-sub-path', verdict: 'same' },
   { name: 'credential-helpers', fork: true, verdict: 'same', remark: 'also `github`' },
-  { name: 'custom-platform', verdict: 'not yet', remark: 'better written `--platform`' },
+  {
+    name: 'custom-platform',
+    verdict: 'same',
+    remark: 'also `--platform`; of several an [index](platforms.md)',
+  },
   { name: 'customPlatform', verdict: 'respelt', remark: 'platform' },
   { name: 'destination', verdict: 'same' },
   { name: 'digest-file', verdict: 'same', remark: 'a file, or an `https://` address' },

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { contextKey, type Origin } from '../src/dockerfile/index.ts';
 import {
+  chooseByPlatform,
   decodeIndex,
   type Descriptor,
   formatPlatform,
@@ -9,7 +10,7 @@ import {
   maximumDocumentSize,
   parseReference,
   type Platform,
-  platformMatches,
+  platformServes,
 } from '../src/oci/index.ts';
 import { BuildError, UsageError } from '../src/support/index.ts';
 import { layersOf, OciLayout, readImage } from '../src/volume/index.ts';
@@ -97,6 +98,7 @@ type FetchContext = (address: RemoteContext, where: string) => Promise<string>;
 export class NamedContexts {
   readonly #sources: NamedContextSources['sources'];
   readonly #fetch: FetchContext;
+  /** By name, and of layouts by name and platform. */
   readonly #opened = new Map<string, Promise<OpenedContext>>();
 
   constructor(sources: NamedContextSources['sources'], fetch: FetchContext) {
@@ -106,10 +108,12 @@ export class NamedContexts {
 
   /** @param where the Dockerfile and line that need it. */
   open(name: string, platform: Platform, where: string): Promise<OpenedContext> {
-    const known = this.#opened.get(name);
+    const { kind } = this.#sources.get(name) ?? {};
+    const key = kind === 'layout' ? `${name} ${formatPlatform(platform)}` : name;
+    const known = this.#opened.get(key);
     if (known !== undefined) return known;
     const opened = this.#open(name, platform, where);
-    this.#opened.set(name, opened);
+    this.#opened.set(key, opened);
     return opened;
   }
 
@@ -138,11 +142,11 @@ async function imageOfLayout(
 ): Promise<BaseImage> {
   const layout = await OciLayout.open(source.directory, { access: 'read-only' });
   const image = await readImage(layout, await findImage(layout, source, platform, where));
-  if (!platformMatches(image.config, platform)) throw noPlatform(source, [image.config], platform, where);
+  if (!platformServes(image.config, platform)) throw noPlatform(source, [image.config], platform, where);
   const reference = { ...parseReference(contextKey(name)), digest: image.descriptor.digest };
   return fromStored(
     { ...(image satisfies Image), layers: layersOf(layout, image) },
-    { reference, origins: [] },
+    { reference, platform, origins: [] },
   );
 }
 
@@ -155,9 +159,7 @@ async function findImage(
   const entries = await layout.readIndex();
   const named = await layout.descriptorsNamed(source.name);
   const found =
-    entries.find(({ digest }) => digest === source.name) ??
-    named.find((entry) => entry.platform !== undefined && platformMatches(entry.platform, platform)) ??
-    named[0];
+    entries.find(({ digest }) => digest === source.name) ?? chooseByPlatform(named, platform) ?? named[0];
   if (found === undefined)
     throw new BuildError(`the layout ${source.directory} has no image ${source.name}`, {
       code: 'E_BASE_NOT_FOUND',
@@ -166,9 +168,7 @@ async function findImage(
     });
   if (!indexMediaTypes.includes(found.mediaType)) return found;
   const { manifests } = decodeIndex(await layout.blobs.read(found.digest, maximumDocumentSize), where);
-  const match = manifests.find(
-    (entry) => entry.platform !== undefined && platformMatches(entry.platform, platform),
-  );
+  const match = chooseByPlatform(manifests, platform);
   if (match !== undefined) return match;
   throw noPlatform(
     source,

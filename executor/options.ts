@@ -28,7 +28,8 @@ export interface SourceOptions extends ContextOptions {
   readonly subject: string;
   readonly target: string | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
-  readonly platform: Platform;
+  /** What was asked for; none: this machine's, and what the Dockerfile says. */
+  readonly platforms: readonly Platform[];
   /** Seconds since 1970: no time in the layers that are made is later, and the image is of that date. */
   readonly sourceDate: number | undefined;
 }
@@ -75,6 +76,12 @@ export interface OutputOptions {
   readonly forceCompression: boolean;
   readonly annotations: Annotations;
 }
+
+/** Where something goes that is an image already. */
+export type ExportPlaces = Pick<
+  OutputOptions,
+  'destinations' | 'push' | 'tarPath' | 'ociLayoutPath' | 'digestFiles' | 'ignoreImmutableTags'
+>;
 
 /** Whether the digest goes to a web server and not to a file. */
 export function isAddress(path: string): boolean {

@@ -7,14 +7,15 @@ import {
   stepKey,
 } from '../src/layercache/index.ts';
 import type { BaseImage, BaseResolver } from './bases.ts';
-import { type BuildContext, readTree, type TreeReading } from './context/index.ts';
+import { type BuildContext, type TreeReading, type TreeReadings } from './context/index.ts';
 import type { Dockerfile, Origin, ResolvedStage, StageGraph } from '../src/dockerfile/index.ts';
-import { interpretStage } from './interpret.ts';
+import { interpretStage, stageTitle } from './interpret.ts';
 import type { NamedContexts } from './named-contexts.ts';
 import type { RemoteSources, ResolvedRemote } from './remote/index.ts';
 import type { CanonicalValue } from '../src/support/index.ts';
 import { noRule } from './step-directives.ts';
 import { StageState } from './stage-state.ts';
+import { expandTriggers } from './triggers.ts';
 import type { InterpretedStage, Operation, StageItem, Step } from './steps.ts';
 
 /** Where a planned stage's files come from. */
@@ -57,6 +58,8 @@ export interface CopyTree {
 export interface PlannedStage {
   readonly index: number;
   readonly label: string;
+  /** What its files are for. */
+  readonly platform: Platform;
   readonly base: PlannedBase;
   readonly interpreted: InterpretedStage;
   readonly steps: readonly PlannedStep[];
@@ -93,6 +96,12 @@ export interface PlanOptions {
   readonly bases: BaseResolver;
   readonly buildArguments: ReadonlyMap<string, string>;
   readonly platform: Platform;
+  /** What names of stages and images mean instead. */
+  readonly origins?: ReadonlyMap<string, Origin>;
+  /** Several platforms are built, so that steps are told apart by theirs. */
+  readonly isOneOfSeveral?: boolean;
+  /** What copies take from directories outside, shared by the plans of one build. */
+  readonly readings: TreeReadings;
   readonly remotes: RemoteSources;
   readonly contexts: NamedContexts;
   /** Whether keys are wanted: without a cache, files need not be read twice. */
@@ -110,28 +119,40 @@ export interface PlanOptions {
  * @throws what is wrong with the Dockerfile, its bases or the files it copies.
  */
 export async function planBuild(options: PlanOptions): Promise<PlannedStage[]> {
-  await resolveAll(options);
+  const stages = await expandTriggers(options, {
+    resolve: (needed) => resolveAll(options, needed),
+    configOf: async ({ base, platform, stage }) => {
+      const found = await locateOrigin(options, platform, new Map(), base, stage.from.line);
+      return found.kind === 'image' ? found.image.config.config : undefined;
+    },
+  });
   const planned = new Map<number, PlannedStage>();
-  for (const stage of options.graph.stages)
-    planned.set(stage.stage.index, await planStage(options, stage, planned));
+  for (const stage of stages) planned.set(stage.stage.index, await planStage(options, stage, planned));
   return [...planned.values()];
 }
 
-function imageNames(stage: ResolvedStage): { name: string; line: number }[] {
-  const names: { name: string; line: number }[] = [];
-  if (stage.base.kind === 'image') names.push({ name: stage.base.name, line: stage.stage.from.line });
-  for (const [instruction, origin] of stage.sources)
-    if (origin.kind === 'image')
-      names.push({ name: origin.name, line: (instruction as { line: number }).line });
-  return names;
+interface NamedImage {
+  readonly name: string;
+  readonly platform: Platform;
+  readonly line: number;
 }
 
-async function resolveAll(options: PlanOptions): Promise<void> {
-  const { graph, bases, dockerfile, signal } = options;
+function imagesOf(stage: ResolvedStage, target: Platform): NamedImage[] {
+  const images: NamedImage[] = [];
+  if (stage.base.kind === 'image')
+    images.push({ name: stage.base.name, platform: stage.platform, line: stage.stage.from.line });
+  for (const [instruction, origin] of stage.sources)
+    if (origin.kind === 'image')
+      images.push({ name: origin.name, platform: target, line: (instruction as { line: number }).line });
+  return images;
+}
+
+async function resolveAll(options: PlanOptions, stages: readonly ResolvedStage[]): Promise<void> {
+  const { bases, dockerfile, signal } = options;
   await Promise.all(
-    graph.stages.flatMap((stage) =>
-      imageNames(stage).map(({ name, line }) =>
-        bases.resolve(name, stage.platform, `${dockerfile.file}:${line}`, signal),
+    stages.flatMap((stage) =>
+      imagesOf(stage, options.platform).map(({ name, platform, line }) =>
+        bases.resolve(name, platform, `${dockerfile.file}:${line}`, signal),
       ),
     ),
   );
@@ -142,9 +163,7 @@ async function planStage(
   stage: ResolvedStage,
   planned: ReadonlyMap<number, PlannedStage>,
 ): Promise<PlannedStage> {
-  const locate = (origin: Origin, line: number): Promise<PlannedBase | TreeBase> =>
-    locateOrigin(options, stage, planned, origin, line);
-  const found = await locate(stage.base, stage.stage.from.line);
+  const found = await locateOrigin(options, stage.platform, planned, stage.base, stage.stage.from.line);
   const base: PlannedBase = found.kind === 'tree' ? { kind: 'scratch' } : found;
   const state =
     base.kind === 'stage'
@@ -156,7 +175,7 @@ async function planStage(
   });
   const interpreted =
     found.kind === 'tree'
-      ? { ...instructed, items: [treeStep(options.dockerfile, stage), ...instructed.items] }
+      ? { ...instructed, items: [treeStep(options, stage), ...instructed.items] }
       : instructed;
   await resolveAllRemotes(options, interpreted);
   const uncachedStage = uncachedBecause(options.rules, stage);
@@ -168,15 +187,18 @@ async function planStage(
     if (item.kind !== 'step') continue;
     const { operation } = item.step;
     const from = operation.kind === 'copy' ? operation.from : undefined;
-    const copied = from === undefined ? undefined : await locate(from, item.step.line);
+    const copied =
+      from === undefined
+        ? undefined
+        : await locateOrigin(options, options.platform, planned, from, item.step.line);
     const source = copied?.kind === 'tree' ? undefined : copied;
     const tree: CopyTree =
       copied?.kind === 'tree' ? copied : { tree: options.context, name: 'the build context' };
-    const sourceKey = source === undefined ? undefined : baseKey(options, source, stage.platform);
+    const sourceKey = source === undefined ? undefined : baseKey(options, source, options.platform);
     const reading =
       parentKey === undefined || source !== undefined
         ? undefined
-        : await readFrom(tree, item.step, options.signal);
+        : await readFrom(options.readings, tree, item.step, options.signal);
     const remotes = await resolveRemotes(options, item.step);
     const linked = parentKey !== undefined && isLinked(item.step);
     const own = linked ? null : parentKey;
@@ -213,6 +235,7 @@ async function planStage(
   return {
     index: stage.stage.index,
     label: stage.label,
+    platform: stage.platform,
     base,
     interpreted,
     steps,
@@ -271,20 +294,20 @@ function entryBase({ clampTime }: PlanOptions, base: PlannedBase, platform: Plat
 
 async function locateOrigin(
   options: PlanOptions,
-  stage: ResolvedStage,
+  platform: Platform,
   planned: ReadonlyMap<number, PlannedStage>,
   origin: Origin,
   line: number,
 ): Promise<PlannedBase | TreeBase> {
   if (origin.kind === 'scratch') return { kind: 'scratch' };
   if (origin.kind === 'context')
-    return options.contexts.open(origin.name, stage.platform, `${options.dockerfile.file}:${line}`);
+    return options.contexts.open(origin.name, platform, `${options.dockerfile.file}:${line}`);
   if (origin.kind === 'image')
     return {
       kind: 'image',
       image: await options.bases.resolve(
         origin.name,
-        stage.platform,
+        platform,
         `${options.dockerfile.file}:${line}`,
         options.signal,
       ),
@@ -298,13 +321,15 @@ async function locateOrigin(
 type TreeBase = CopyTree & { readonly kind: 'tree' };
 
 /** A stage FROM a directory has its files as its first layer. */
-function treeStep(dockerfile: Dockerfile, { stage, label, base }: ResolvedStage): StageItem {
+function treeStep(options: PlanOptions, resolved: ResolvedStage): StageItem {
+  const { dockerfile } = options;
+  const { stage, base } = resolved;
   const { line } = stage.from;
   const text = `FROM ${base.kind === 'context' ? base.name : stage.from.image}`;
   return {
     kind: 'step',
     step: {
-      id: `[${label}]`,
+      id: `[${stageTitle(resolved, options)}]`,
       line,
       where: `${dockerfile.file}:${line}`,
       text,
@@ -446,12 +471,13 @@ async function resolveRemotes(options: PlanOptions, { operation, where }: Step):
 
 /** Reads what a copy takes from a directory outside; undefined for other steps, and when it takes nothing from there. */
 async function readFrom(
+  readings: TreeReadings,
   { tree, name }: CopyTree,
   { operation, where }: Step,
   signal: AbortSignal | undefined,
 ): Promise<TreeReading | undefined> {
   if (operation.kind !== 'copy' || operation.patterns.length === 0) return undefined;
-  return readTree(
+  return readings.read(
     {
       root: tree.directory,
       patterns: operation.patterns,

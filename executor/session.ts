@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import PQueue from 'p-queue';
 import type { Compression, Layer, LayerSource, UnpackedTree } from '../src/layer/index.ts';
 import type { KeyDefinition, LayerCache, LookupOptions, LookupResult } from '../src/layercache/index.ts';
-import type { ChainID, Digest, Platform } from '../src/oci/index.ts';
+import type { ChainID, Digest } from '../src/oci/index.ts';
 import type { RegistryClient } from '../src/registry/index.ts';
 import { isAbortError, messageOf, type Progress, randomName } from '../src/support/index.ts';
 import type { Volume } from '../src/volume/index.ts';
@@ -24,7 +24,6 @@ export interface SessionParts {
   /** Where unpacked layers are looked for, in order; the last one is writable. */
   readonly volumes: readonly Volume[];
   readonly client: RegistryClient;
-  readonly platform: Platform;
   /** A directory of the build's own, removed after it. */
   readonly scratch: string;
   readonly cache: LayerCache | undefined;
@@ -34,7 +33,7 @@ export interface SessionParts {
   /** How old results may be of steps that do not say it themselves. */
   readonly maxAgeSeconds: number;
   readonly lookups: ReadonlyMap<string, LookupResult>;
-  /** The target and the stages below it, whose layers are the image's. */
+  /** The targets and the stages below them, whose layers are the images'. */
   readonly exported: ReadonlySet<PlannedStage>;
   /** Stages that steps of other stages copy from. */
   readonly sources: ReadonlySet<PlannedStage>;
@@ -57,7 +56,7 @@ const writers = 2;
 /** The state of one build that its stages share: results by stage, leases, background work. */
 export class BuildSession implements AsyncDisposable {
   readonly #parts: SessionParts;
-  readonly #results = new Map<number, Promise<StageResult>>();
+  readonly #results = new Map<PlannedStage, Promise<StageResult>>();
   readonly #directories: LayerDirectories;
   readonly #sources: LayerSources;
   readonly #pulls = new Map<BaseImage, Promise<void>>();
@@ -170,13 +169,13 @@ export class BuildSession implements AsyncDisposable {
    * that may not be used beside it: one image would have files of two builds.
    */
   async isMadeHere(stage: PlannedStage): Promise<boolean> {
-    const result = await this.#results.get(stage.index);
+    const result = await this.#results.get(stage);
     return result?.stack.some(({ files }) => files !== undefined) ?? false;
   }
 
   /** Builds a stage, once however many need it. */
   stage(stage: PlannedStage): Promise<StageResult> {
-    const known = this.#results.get(stage.index);
+    const known = this.#results.get(stage);
     if (known !== undefined) return known;
     const result = new StageBuilder(this, stage).build().then(
       (built) => {
@@ -189,7 +188,7 @@ export class BuildSession implements AsyncDisposable {
         throw error;
       },
     );
-    this.#results.set(stage.index, result);
+    this.#results.set(stage, result);
     return result;
   }
 
@@ -257,7 +256,7 @@ export class BuildSession implements AsyncDisposable {
       volume === undefined
         ? Promise.resolve()
         : volume
-            .pull(this.#parts.client, base.reference, this.#parts.platform, {
+            .pull(this.#parts.client, base.reference, base.platform, {
               ...options,
               signal: this.signal,
             })

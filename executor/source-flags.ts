@@ -1,13 +1,7 @@
 import { basename, resolve } from 'node:path';
 import type { Option } from 'commander';
 import { booleanFlag, listFlag, parsePairs, valueFlag } from '../src/cli/index.ts';
-import {
-  formatPlatform,
-  hostPlatform,
-  parsePlatform,
-  platformMatches,
-  type Reference,
-} from '../src/oci/index.ts';
+import { formatPlatform, parseBuildPlatform, type Platform, type Reference } from '../src/oci/index.ts';
 import { UsageError } from '../src/support/index.ts';
 import {
   accessOf,
@@ -35,7 +29,8 @@ export interface SourceFlags extends ContextFlags {
   readonly buildContext: readonly string[];
   readonly target?: string;
   readonly buildArg: readonly string[];
-  readonly platform?: string;
+  readonly platform: readonly string[];
+  readonly customPlatform: readonly string[];
   readonly reproducible?: boolean;
 }
 
@@ -68,12 +63,35 @@ export function sourceFlags(): Option[] {
     buildContextFlag(),
     valueFlag('--target <stage>', 'build this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
-    valueFlag('--platform <os/arch>', "the image's platform; this machine's only"),
+    ...platformFlags(),
     booleanFlag(
       '--reproducible',
       'give the image, and files later than that, the date SOURCE_DATE_EPOCH, or 1970 when it is not set',
     ),
   ];
+}
+
+/** What images are for. */
+export function platformFlags(): Option[] {
+  return [
+    listFlag(
+      '--platform <os/arch,…>',
+      "platforms of the image, of several an index of images (default: this machine's)",
+    ),
+    listFlag('--custom-platform <os/arch>', 'as --platform, which kaniko calls so'),
+  ];
+}
+
+/** The platforms that the flags name, each once. @throws UsageError. */
+export function platformsOf(flags: Pick<SourceFlags, 'platform' | 'customPlatform'>): Platform[] {
+  const texts = [...flags.platform, ...flags.customPlatform].flatMap((text) => text.split(','));
+  const platforms = new Map(
+    texts.map((text) => {
+      const platform = parseBuildPlatform(text.trim());
+      return [formatPlatform(platform), platform] as const;
+    }),
+  );
+  return [...platforms.values()];
 }
 
 /** What stands in the place of stages and images. */
@@ -89,12 +107,6 @@ export const keepGitDirName = 'BUILDKIT_CONTEXT_KEEP_GIT_DIR';
 
 /** @throws UsageError. */
 export function sourceOptions(flags: SourceFlags, destinations: readonly Reference[]): SourceOptions {
-  const platform = flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform);
-  if (!platformMatches(platform, hostPlatform()))
-    throw new UsageError(
-      `--platform ${formatPlatform(platform)} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
-      { code: 'E_PLATFORM_UNSUPPORTED', remedy: 'Build on a machine of that platform.' },
-    );
   const buildArguments = parsePairs(flags.buildArg, 'build-arg');
   const { reproducible } = flags;
   const date = sourceDate({ reproducible, buildArguments, environment: process.env });
@@ -106,7 +118,7 @@ export function sourceOptions(flags: SourceFlags, destinations: readonly Referen
     target: flags.target,
     buildArguments: withSourceDate(buildArguments, date),
     sourceDate: date,
-    platform,
+    platforms: platformsOf(flags),
   };
 }
 

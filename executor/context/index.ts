@@ -26,3 +26,4 @@ export {
 export { resolveOwner, resolveUser, type UserIdentity } from './owner.ts';
 export { matchSources, type SourceQuery } from './sources.ts';
 export { readTree, treeDigest, type TreeDigestOptions, type TreeReading } from './tree-digest.ts';
+export { TreeReadings } from './tree-readings.ts';

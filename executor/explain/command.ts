@@ -18,8 +18,8 @@ import {
   registryOptions,
   valueFlag,
 } from '../../src/cli/index.ts';
-import { addExcerpt, parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
-import { parseReference } from '../../src/oci/index.ts';
+import { addExcerpt, parseDockerfile } from '../../src/dockerfile/index.ts';
+import { formatPlatform, parseReference } from '../../src/oci/index.ts';
 import { RegistryClient, type WebAnswer, type WebRequest } from '../../src/registry/index.ts';
 import {
   EnvironmentError,
@@ -31,11 +31,12 @@ import {
 import { Volume } from '../../src/volume/index.ts';
 import { BaseResolver } from '../bases.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from '../cache-flags.ts';
-import { type ContextPlace, dockerfileName, fetchContext } from '../context/index.ts';
+import { type ContextPlace, dockerfileName, fetchContext, TreeReadings } from '../context/index.ts';
 import { NamedContexts } from '../named-contexts.ts';
 import { openSource } from '../open-source.ts';
 import type { CacheOptions, SourceOptions } from '../options.ts';
-import { type PlannedStage, planBuild } from '../plan.ts';
+import type { PlannedStage } from '../plan.ts';
+import { planPlatforms } from '../platforms/index.ts';
 import { GitTrees, HttpFiles, RemoteSources } from '../remote/index.ts';
 import { warnOfRules } from '../rule-warnings.ts';
 import { sourceFlags, type SourceFlags, sourceOptions } from '../source-flags.ts';
@@ -127,7 +128,7 @@ async function plan(
   const place: ContextPlace = { client, scratch: scratch.path, progress, signal, environment: process.env };
   const { text, context } = await openSource(source, () => Promise.resolve(place));
   const file = dockerfileName(source.dockerfile);
-  const { buildArguments, platform, subject, sourceDate: clampTime } = source;
+  const { buildArguments, platforms, subject, sourceDate: clampTime } = source;
   try {
     const dockerfile = parseDockerfile(text, file);
     await using volume = await openVolume(cacheDirectory);
@@ -141,35 +142,37 @@ async function plan(
       fetchContext(address, place, where),
     );
     const targets = allStages ? dockerfile.stages.map(({ index }) => String(index)) : [source.target];
-    const planned = new Map<number, PlannedStage>();
+    const readings = new TreeReadings();
+    const planned = new Map<string, PlannedStage>();
     for (const target of targets) {
-      const graph = resolveStages(dockerfile, {
-        target,
-        buildArguments,
-        platform,
-        contexts: source.contexts.origins,
-      });
-      if (graph.stages.every(({ stage }) => planned.has(stage.index))) continue;
-      const rest = { buildArguments, platform, consumed: new Set<string>(), signal };
-      const options = {
+      const { stages } = await planPlatforms({
         dockerfile,
         subject,
         clampTime,
-        graph,
+        target,
+        origins: source.contexts.origins,
+        platforms,
         context,
         bases,
         remotes,
         contexts,
+        readings,
+        buildArguments,
         keyed: true,
         rules: cache.rules,
-        ...rest,
-      };
-      for (const stage of await planBuild(options)) planned.set(stage.index, stage);
+        signal,
+      });
+      for (const stage of stages) planned.set(identityOf(stage), stage);
     }
     return [...planned.values()];
   } catch (error) {
     throw addExcerpt(file, text.split(/\r?\n/), error);
   }
+}
+
+/** A stage that several targets need is explained once. */
+function identityOf({ index, platform, steps }: PlannedStage): string {
+  return JSON.stringify([index, formatPlatform(platform), steps.map(({ id, key }) => [id, key])]);
 }
 
 async function openVolume(directory: string): Promise<Volume | undefined> {

@@ -2,7 +2,7 @@ import { formatReference, type Reference } from '../../src/oci/index.ts';
 import type { RegistryClient } from '../../src/registry/index.ts';
 import type { Progress } from '../../src/support/index.ts';
 import { type BuildOutput, isAttestation } from '../image.ts';
-import type { OutputOptions } from '../options.ts';
+import type { ExportPlaces } from '../options.ts';
 import { writeArchive } from './archive.ts';
 import { writeDigestFiles } from './digest-files.ts';
 import { writeLayout } from './layout.ts';
@@ -16,7 +16,7 @@ import { type Pushable, pushableOf } from './pushable.ts';
  */
 export async function exportOutput(
   output: BuildOutput,
-  options: OutputOptions,
+  options: ExportPlaces,
   client: RegistryClient,
   progress: Progress,
   signal: AbortSignal,

@@ -29,7 +29,14 @@ async function describeConfiguration(command: Command, file: string | undefined)
     const name = option.long?.slice(2) ?? '';
     const source = command.getOptionValueSource(option.attributeName());
     const value = writtenValue(option, command.getOptionValue(option.attributeName()));
-    if (name === 'config' || name === 'print-config' || source === undefined || isNothing(value)) continue;
+    if (
+      name === 'config' ||
+      name === 'print-config' ||
+      name === 'password' ||
+      source === undefined ||
+      isNothing(value)
+    )
+      continue;
     const pair = document.createPair(name, hidden(value));
     if (typeof pair.key === 'object' && Array.isArray(value) && value.length > 0)
       Object.assign(pair.key, { commentBefore: ` ${sourceName(option, source, file)}` });

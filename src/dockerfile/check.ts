@@ -12,7 +12,7 @@ import { excerptOf } from './excerpt.ts';
 import { expand, ExpansionError, type Lookup } from './expand.ts';
 import { nearestWord } from './fields.ts';
 import { type CheckName, checkRules, rulePage } from './rules.ts';
-import { platformArguments } from './stages.ts';
+import { automaticArguments } from './stages.ts';
 import type { Dockerfile, FromInstruction, Instruction, Stage } from './types.ts';
 
 /** Something that a build check found. */
@@ -212,7 +212,7 @@ class Checker {
 
   /** Values of the ARGs before the first FROM. What cannot be expanded is told when the file is built. */
   #globals(given: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
-    const values = platformArguments(this.#context.platform);
+    const values = automaticArguments(this.#context.platform);
     const declared = new Map(values);
     for (const { arguments: entries } of this.#dockerfile.metaArgs)
       for (const { name, value } of entries) {

@@ -20,18 +20,19 @@ export { chompBody, parseHeredocOpening } from './heredocs.ts';
 export * from './mounts.ts';
 export { addExcerpt } from './excerpt.ts';
 export { nearestWord } from './fields.ts';
-export { parseDockerfile, parseTriggers } from './parse.ts';
+export { parseDockerfile } from './parse.ts';
 export {
   contextKey,
   expandAt,
   namedImages,
   type NamedImage,
   type Origin,
-  platformArguments,
+  automaticArguments,
   type ResolvedStage,
   resolveStages,
-  selectStages,
+  neededStages,
   type StageGraph,
   type StageOptions,
+  withTriggers,
 } from './stages.ts';
 export * from './types.ts';

@@ -55,23 +55,22 @@ function parse(text: string, file: string, source: readonly string[]): Dockerfil
   };
 }
 
-/** Parses the triggers that ONBUILD left in a base image. Their lines count as the FROM's. */
+/** Parses the triggers that ONBUILD left in what a stage is made from. Their lines count as the FROM's. */
 export function parseTriggers(
   triggers: readonly string[],
   from: FromInstruction,
   file: string,
   escape: string,
 ): Instruction[] {
-  return triggers.flatMap((trigger) =>
-    splitLines(trigger, `${file} (ONBUILD of ${from.image})`).instructions.map((line) => {
-      const placed = { ...line, line: from.line, endLine: from.line };
-      const instruction = parseInstruction(placed, file, escape);
-      if (instruction.kind === 'from' || instruction.kind === 'onbuild' || instruction.kind === 'maintainer')
-        throw syntaxError(
-          { file, line: from.line },
-          `the base image ${from.image} has an ONBUILD trigger that is not allowed: ${trigger}`,
-        );
-      return instruction;
-    }),
-  );
+  return triggers.map((trigger) => {
+    const refused = (why: string): BuildError =>
+      syntaxError({ file, line: from.line }, `${from.image} has an ONBUILD trigger that ${why}: ${trigger}`);
+    const [line, ...others] = splitLines(trigger, `${file} (ONBUILD of ${from.image})`).instructions;
+    if (line === undefined || others.length > 0) throw refused('is not one instruction');
+    const placed = { ...line, line: from.line, endLine: from.line };
+    const instruction = parseInstruction(placed, file, escape);
+    if (instruction.kind === 'from' || instruction.kind === 'onbuild' || instruction.kind === 'maintainer')
+      throw refused('is not allowed');
+    return { ...instruction, isTrigger: true };
+  });
 }

@@ -2,15 +2,15 @@ import {
   formatPlatform,
   formatReference,
   hostPlatform,
-  parsePlatform,
+  parseBuildPlatform,
   parseReference,
   type Platform,
-  platformMatches,
 } from '../oci/index.ts';
 import { BuildError, UsageError } from '../support/index.ts';
 import { expandWord, ExpansionError, type Lookup } from './expand.ts';
 import { nearestWord } from './fields.ts';
-import type { Dockerfile, Stage } from './types.ts';
+import { parseTriggers } from './parse.ts';
+import type { Dockerfile, Instruction, Stage } from './types.ts';
 
 /** Where a stage, or a COPY --from, gets its files: an earlier stage, an image, a named context, or nothing. */
 export type Origin =
@@ -25,8 +25,9 @@ export interface ResolvedStage {
   /** As messages call it: its name, or `stage-2`. */
   readonly label: string;
   readonly base: Origin;
+  /** What its files are for: that of its FROM, of the stage that it is made from, or what is built for. */
   readonly platform: Platform;
-  /** By instruction, where each COPY --from copies from. */
+  /** By instruction, where each COPY --from copies from; an image named there is one for what is built for. */
   readonly sources: ReadonlyMap<unknown, Origin>;
 }
 
@@ -54,10 +55,21 @@ export interface StageGraph {
   /** Every stage of the file, in its order. */
   readonly all: readonly ResolvedStage[];
   readonly globals: ReadonlyMap<string, string>;
+  /** See {@link automaticArguments}. */
+  readonly automatic: ReadonlyMap<string, string>;
 }
 
-/** ARGs about platforms that are there without being given (Dockerfile reference, "Automatic platform ARGs"). */
-export function platformArguments(platform: Platform): Map<string, string> {
+/**
+ * ARGs that are there without being given (Dockerfile reference, "Automatic platform ARGs"; BuildKit's TARGETSTAGE). A build
+ * argument of their name counts before what they are.
+ *
+ * @param target the stage that is built, by its name.
+ */
+export function automaticArguments(
+  platform: Platform,
+  target = 'default',
+  buildArguments: ReadonlyMap<string, string> = new Map(),
+): Map<string, string> {
   const pairs = (prefix: string, { os, architecture, variant }: Platform): [string, string][] => [
     [
       `${prefix}PLATFORM`,
@@ -66,36 +78,59 @@ export function platformArguments(platform: Platform): Map<string, string> {
     [`${prefix}OS`, os],
     [`${prefix}ARCH`, architecture],
     [`${prefix}VARIANT`, variant ?? ''],
+    [`${prefix}OSVERSION`, ''],
   ];
-  return new Map([...pairs('TARGET', platform), ...pairs('BUILD', hostPlatform())]);
+  const all = [...pairs('TARGET', platform), ...pairs('BUILD', hostPlatform())];
+  const named: [string, string][] = [...all, ['TARGETSTAGE', target]];
+  return new Map(named.map(([name, value]) => [name, buildArguments.get(name) ?? value]));
 }
 
 /**
  * Resolves every name that stages refer to each other by, and picks the stages that the target needs.
  *
- * @throws BuildError `E_DOCKERFILE_STAGE` for names that are not there, `E_PLATFORM_UNSUPPORTED`; UsageError for an unknown target.
+ * @throws BuildError `E_DOCKERFILE_STAGE` for names that are not there; UsageError for an unknown target.
  */
 export function resolveStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
-  const graph = selectStages(dockerfile, options);
-  for (const stage of graph.stages) requireOwnPlatform(dockerfile, stage);
-  return graph;
+  const { resolved, globals, automatic } = resolveAll(dockerfile, options);
+  const target = findTarget(dockerfile, options.target);
+  return { stages: neededStages(dockerfile, resolved, target), all: resolved, globals, automatic };
 }
 
-/** As {@link resolveStages}, also of platforms that cannot be built on this machine. */
-export function selectStages(dockerfile: Dockerfile, options: StageOptions): StageGraph {
-  const { resolved, globals } = resolveAll(dockerfile, options);
-  const target = findTarget(dockerfile, options.target);
-  const needed = new Set<number>();
-  const need = (index: number): void => {
-    if (needed.has(index)) return;
-    needed.add(index);
-    const stage = resolved[index];
-    for (const origin of stage === undefined ? [] : [stage.base, ...stage.sources.values()])
-      if (origin.kind === 'stage') need(origin.index);
+/**
+ * The stages that a stage needs, and itself as the last, each after what it needs, and otherwise in the order of the file.
+ *
+ * @throws BuildError `E_DOCKERFILE_STAGE` when a stage needs itself.
+ */
+export function neededStages(
+  dockerfile: Dockerfile,
+  all: readonly ResolvedStage[],
+  target: number,
+): ResolvedStage[] {
+  const needed = new Set([target]);
+  // A set gives what is added meanwhile, too.
+  for (const index of needed) for (const below of stagesBelow(all[index])) needed.add(below);
+  const ordered = new Set<ResolvedStage>();
+  const begun = new Set<number>();
+  const place = (index: number): void => {
+    const stage = all[index];
+    if (stage === undefined || ordered.has(stage)) return;
+    if (begun.has(index))
+      throw new BuildError(`stage ${stage.label} needs itself`, {
+        code: 'E_DOCKERFILE_STAGE',
+        where: `${dockerfile.file}:${stage.stage.from.line}`,
+        remedy: 'It copies from a stage that is made from it, or copies from it: name another one.',
+      });
+    begun.add(index);
+    for (const below of stagesBelow(stage)) place(below);
+    ordered.add(stage);
   };
-  need(target);
-  const stages = resolved.filter(({ stage }) => needed.has(stage.index));
-  return { stages, all: resolved, globals };
+  for (const index of [...needed].sort((one, other) => one - other)) place(index);
+  return [...ordered];
+}
+
+function stagesBelow(stage: ResolvedStage | undefined): number[] {
+  const origins = stage === undefined ? [] : [stage.base, ...stage.sources.values()];
+  return origins.flatMap((origin) => (origin.kind === 'stage' ? [origin.index] : []));
 }
 
 /** An image that a Dockerfile names, in FROM or COPY --from. */
@@ -110,30 +145,40 @@ export interface NamedImage {
 export function namedImages(dockerfile: Dockerfile, options: Omit<StageOptions, 'target'>): NamedImage[] {
   return resolveAll(dockerfile, options).resolved.flatMap(({ stage, base, platform, sources }) => {
     const where = `${dockerfile.file}:${stage.from.line}`;
-    return [base, ...sources.values()].flatMap((origin) =>
-      origin.kind === 'image' ? [{ name: origin.name, platform, where }] : [],
-    );
+    const named = (origin: Origin, wanted: Platform): NamedImage[] =>
+      origin.kind === 'image' ? [{ name: origin.name, platform: wanted, where }] : [];
+    return [
+      ...named(base, platform),
+      ...[...sources.values()].flatMap((origin) => named(origin, options.platform)),
+    ];
   });
 }
 
 function resolveAll(
   dockerfile: Dockerfile,
-  options: Omit<StageOptions, 'target'>,
-): { resolved: ResolvedStage[]; globals: Map<string, string> } {
-  const globals = globalArguments(dockerfile, options);
-  const platformNames = platformArguments(options.platform);
-  const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
-  const resolved = dockerfile.stages.map((stage) => resolveStage(dockerfile, stage, lookup, options));
-  return { resolved, globals };
+  options: Omit<StageOptions, 'target'> & Partial<Pick<StageOptions, 'target'>>,
+): { resolved: ResolvedStage[] } & Pick<StageGraph, 'globals' | 'automatic'> {
+  const { platform, buildArguments } = options;
+  const target = options.target ?? dockerfile.stages.at(-1)?.name;
+  const automatic = automaticArguments(platform, target, buildArguments);
+  const globals = globalArguments(dockerfile, buildArguments, automatic);
+  const lookup: Lookup = (name) => globals.get(name) ?? automatic.get(name);
+  const resolved: ResolvedStage[] = [];
+  for (const stage of dockerfile.stages)
+    resolved.push(resolveStage(dockerfile, stage, lookup, options, resolved));
+  return { resolved, globals, automatic };
 }
 
-function globalArguments(dockerfile: Dockerfile, options: Omit<StageOptions, 'target'>): Map<string, string> {
+function globalArguments(
+  dockerfile: Dockerfile,
+  buildArguments: ReadonlyMap<string, string>,
+  automatic: ReadonlyMap<string, string>,
+): Map<string, string> {
   const globals = new Map<string, string>();
-  const platformNames = platformArguments(options.platform);
-  const lookup: Lookup = (name) => globals.get(name) ?? platformNames.get(name);
+  const lookup: Lookup = (name) => globals.get(name) ?? automatic.get(name);
   for (const instruction of dockerfile.metaArgs)
     for (const { name, value } of instruction.arguments) {
-      const given = options.buildArguments.get(name);
+      const given = buildArguments.get(name);
       if (given !== undefined) globals.set(name, given);
       else if (value !== undefined) globals.set(name, expandAt(dockerfile, instruction.line, value, lookup));
     }
@@ -158,6 +203,7 @@ function resolveStage(
   stage: Stage,
   lookup: Lookup,
   { platform: wanted, contexts = new Map() }: Omit<StageOptions, 'target'>,
+  earlier: readonly ResolvedStage[],
 ): ResolvedStage {
   const where = `${dockerfile.file}:${stage.from.line}`;
   const label = stage.name ?? `stage-${stage.index}`;
@@ -182,37 +228,68 @@ function resolveStage(
     stage.from.platform === undefined
       ? undefined
       : expandAt(dockerfile, stage.from.line, stage.from.platform, lookup);
-  const platform = given === undefined ? wanted : atLine(where, () => parsePlatform(given));
-  const sources = new Map<unknown, Origin>();
-  for (const instruction of stage.instructions) {
-    if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
-    const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
-    sources.set(
-      instruction,
-      copyOrigin(dockerfile, stage, from, contexts, `${dockerfile.file}:${instruction.line}`),
-    );
-  }
+  const own = given === undefined ? wanted : atLine(where, () => parseBuildPlatform(given));
+  const sources = sourcesOf(dockerfile, stage, stage.instructions, lookup, contexts);
   const base = originOf(dockerfile, stage, name, contexts);
   if (base.kind === 'image') requireReference(name, where);
-  return {
-    stage,
-    label,
-    base,
-    platform,
-    sources,
-  };
+  return { stage, label, base, platform: platformOn(base, own, wanted, earlier), sources };
 }
 
-function requireOwnPlatform(dockerfile: Dockerfile, { stage, platform }: ResolvedStage): void {
-  if (platformMatches(platform, hostPlatform())) return;
-  throw new BuildError(
-    `platform ${formatPlatform(platform)} is not the platform of this machine (${formatPlatform(hostPlatform())})`,
-    {
-      code: 'E_PLATFORM_UNSUPPORTED',
-      where: `${dockerfile.file}:${stage.from.line}`,
-      remedy: 'Build on a machine of that platform.',
-    },
-  );
+/** Where the instructions of a stage copy from. */
+function sourcesOf(
+  dockerfile: Dockerfile,
+  stage: Stage,
+  instructions: readonly Instruction[],
+  lookup: Lookup,
+  contexts: ReadonlyMap<string, Origin>,
+): Map<unknown, Origin> {
+  const sources = new Map<unknown, Origin>();
+  for (const instruction of instructions) {
+    if (instruction.kind !== 'copy' || instruction.from === undefined) continue;
+    const from = expandAt(dockerfile, instruction.line, instruction.from, lookup);
+    const where = `${dockerfile.file}:${instruction.line}`;
+    sources.set(instruction, copyOrigin(dockerfile, stage, from, contexts, where));
+  }
+  return sources;
+}
+
+/**
+ * A stage with the triggers that ONBUILD left in what it is made from before its own instructions.
+ *
+ * @throws BuildError naming the trigger, at the line of the FROM.
+ */
+export function withTriggers(
+  dockerfile: Dockerfile,
+  resolved: ResolvedStage,
+  triggers: readonly string[],
+  { globals, automatic }: Pick<StageGraph, 'globals' | 'automatic'>,
+  contexts: ReadonlyMap<string, Origin> = new Map(),
+): ResolvedStage {
+  const { stage } = resolved;
+  const parsed = parseTriggers(triggers, stage.from, dockerfile.file, dockerfile.escape);
+  const lookup: Lookup = (name) => globals.get(name) ?? automatic.get(name);
+  const sources = new Map(resolved.sources);
+  for (const [index, instruction] of parsed.entries())
+    try {
+      for (const [key, origin] of sourcesOf(dockerfile, stage, [instruction], lookup, contexts))
+        sources.set(key, origin);
+    } catch (error) {
+      if (!(error instanceof BuildError)) throw error;
+      const { code, where, remedy } = error;
+      throw new BuildError(`${error.message} (ONBUILD ${triggers[index] ?? ''})`, { code, where, remedy });
+    }
+  return { ...resolved, sources, stage: { ...stage, instructions: [...parsed, ...stage.instructions] } };
+}
+
+/** What is made from a stage is for the same as that; nothing at all, FROM scratch, is for what is built for. */
+function platformOn(
+  base: Origin,
+  own: Platform,
+  wanted: Platform,
+  earlier: readonly ResolvedStage[],
+): Platform {
+  if (base.kind === 'stage') return earlier[base.index]?.platform ?? wanted;
+  return base.kind === 'scratch' ? wanted : own;
 }
 
 function originOf(
@@ -258,10 +335,10 @@ function copyOrigin(
   if (/^[0-9]+$/.test(from)) {
     const index = Number(from);
     if (index === stage.index) throw wrong(`COPY --from=${from} copies the stage into itself`);
-    if (index > stage.index)
+    if (index >= dockerfile.stages.length)
       throw wrong(
-        `there is no stage ${from} before this one`,
-        `Stages are counted from 0; this one is ${stage.index}.`,
+        `there is no stage ${from}`,
+        `Stages are counted from 0; this one is ${stage.index}, and the last is ${dockerfile.stages.length - 1}.`,
       );
     return { kind: 'stage', index };
   }
@@ -269,11 +346,9 @@ function copyOrigin(
   if (named.kind !== 'image' || contexts.has(contextKey(from))) return named;
   const names = dockerfile.stages.flatMap(({ name }) => (name === undefined ? [] : [name]));
   if (stage.name === from.toLowerCase()) throw wrong(`COPY --from=${from} copies the stage into itself`);
-  if (names.includes(from.toLowerCase()))
-    throw wrong(
-      `stage ${from} comes after the COPY that needs it`,
-      'Move it up; a stage can only use earlier ones.',
-    );
+  // As in BuildKit, what is copied from may come later.
+  const later = dockerfile.stages.find(({ name }) => name === from.toLowerCase());
+  if (later !== undefined) return { kind: 'stage', index: later.index };
   const near = nearestWord(from, names);
   if (near !== undefined && !/[./:@]/.test(from))
     throw wrong(

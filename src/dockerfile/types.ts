@@ -22,6 +22,8 @@ interface Located {
   readonly word: string;
   /** The comments right before it. */
   readonly comments: readonly string[];
+  /** It is not of the Dockerfile, but left by ONBUILD in what a stage is made from; its line is that of the FROM. */
+  readonly isTrigger?: true;
 }
 
 /** A command in shell form (one text) or exec form (a list of arguments). */

@@ -9,6 +9,7 @@ import {
   mediaTypes,
   digestOf,
   hostPlatform,
+  parsePlatform,
   layerCompression,
 } from '../oci/index.ts';
 import { type CanonicalValue, KilnError } from '../support/index.ts';
@@ -67,7 +68,7 @@ export function encodeEntry(entry: CacheEntry, files?: FileList): EncodedEntry {
   const created = entry.created.toISOString();
   const config: ImageConfig = {
     created,
-    ...hostPlatform(),
+    ...(entry.origin === undefined ? hostPlatform() : parsePlatform(entry.origin.base.platform)),
     rootfs: { type: 'layers', diff_ids: entry.layer === null ? [] : [entry.layer.diffID] },
     ...(files === undefined ? {} : encodeFileList(files)),
   };

@@ -3,6 +3,7 @@ import { Keychain } from './auth/credential.ts';
 import { defaultKeychain } from './auth/default-keychain.ts';
 import { type Connection, Endpoint } from './endpoint.ts';
 import type { TlsSettings } from './http/pools.ts';
+import { errorFrom, type Send } from './http/message.ts';
 import { withRetries } from './http/retry.ts';
 import { isLoopback, SchemeFinder } from './http/scheme.ts';
 import { Transport } from './http/transport.ts';
@@ -74,6 +75,7 @@ export class RegistryClient implements AsyncDisposable {
       const once = this.#transport.sender((host) => this.#tls(host, role));
       const bare = withRetries(once, retries, options.longestWait);
       return {
+        bare,
         authorizer: new Authorizer(bare, keychain),
         anonymous: new Authorizer(bare, new Keychain([])),
         schemes: new SchemeFinder(once),
@@ -145,6 +147,31 @@ export class RegistryClient implements AsyncDisposable {
   trustOf(host: string): HostTrust {
     const { certificate, clientCertificate, skipTlsVerify } = this.#settings(host);
     return { skipVerify: skipTlsVerify === true, certificate, clientCertificate };
+  }
+
+  /**
+   * Finds out whether a registry takes a login.
+   *
+   * @returns false when it asks for none, so that it says nothing about this one.
+   * @throws RegistryError `E_REGISTRY_UNAUTHORIZED` when it does not take it.
+   */
+  async checkLogin(
+    registry: string,
+    login: { readonly username: string; readonly password: string },
+    signal?: AbortSignal,
+  ): Promise<boolean> {
+    const url = new URL('/v2/', await this.#origin(registry, 'push', undefined, signal));
+    const request = { method: 'GET', url, signal } as const;
+    const bare = this.#roles.push.bare;
+    const asked = await bare(request);
+    await asked.body.dump();
+    if (asked.status === 200) return false;
+    const credential = { kind: 'basic', ...login, source: 'this login' } as const;
+    const authorizer = new Authorizer(bare, { find: () => Promise.resolve(credential) });
+    const response = await authorizer.send(request, { registry, repository: '', actions: 'pull' });
+    if (response.status !== 200) throw await errorFrom(response, `the login to ${registry}`);
+    await response.body.dump();
+    return true;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -234,6 +261,7 @@ function canonicalHost(host: string): string {
 }
 
 interface RoleSenders {
+  readonly bare: Send;
   readonly authorizer: Authorizer;
   readonly anonymous: Authorizer;
   readonly schemes: SchemeFinder;

@@ -1,4 +1,5 @@
 import {
+  chooseByPlatform,
   decodeConfig,
   decodeIndex,
   decodeManifest,
@@ -9,7 +10,7 @@ import {
   manifestMediaTypes,
   maximumDocumentSize,
   type Platform,
-  platformMatches,
+  platformServes,
   type Reference,
   referenceTarget,
 } from '../oci/index.ts';
@@ -22,7 +23,7 @@ export interface FetchedImage extends Image {
 }
 
 /**
- * Fetches manifest and configuration of an image; of an index, those for `platform`. No layer is touched.
+ * Fetches manifest and configuration of an image; of an index, those that serve `platform` best. No layer is touched.
  *
  * @returns undefined when the registry has no such manifest.
  * @throws KilnError `E_PLATFORM_NOT_FOUND`, `E_OCI_MALFORMED`, `E_BLOB_CORRUPT`; RegistryError.
@@ -40,9 +41,7 @@ export async function fetchImage(
   let found = top;
   if (indexMediaTypes.includes(top.descriptor.mediaType)) {
     const entries = decodeIndex(top.bytes, where).manifests;
-    const match = entries.find(
-      (entry) => entry.platform !== undefined && platformMatches(entry.platform, platform),
-    );
+    const match = chooseByPlatform(entries, platform);
     if (match === undefined)
       throw new KilnError(`${where} has no image for ${formatPlatform(platform)}`, {
         code: 'E_PLATFORM_NOT_FOUND',
@@ -70,7 +69,7 @@ export async function fetchImage(
       `malformed image ${where}: ${manifest.layers.length} layers, ${config.rootfs.diff_ids.length} diff_ids`,
       { code: 'E_OCI_MALFORMED', category: 'registry' },
     );
-  if (!platformMatches(config, platform))
+  if (!platformServes(config, platform))
     throw new KilnError(
       `${where} is an image for ${formatPlatform(config)}, not for ${formatPlatform(platform)}`,
       {

@@ -20,6 +20,9 @@ import {
 } from '../support/parity.ts';
 import { defaultCapabilities, kilnLayers, openPod, type Pod } from '../support/pod.ts';
 import { type Ended, kiln } from '../support/programs.ts';
+import { SeededRandom } from '../support/random.ts';
+import { randomContext, randomDockerfile } from '../support/random-dockerfile.ts';
+import { plant } from '../support/trees.ts';
 import { openWorkshop, type Workshop } from '../support/workshop.ts';
 
 /*
@@ -32,6 +35,10 @@ const common = [
   ...['--cache=false', '--no-push', '--reproducible'],
   ...['--build-arg', `SOURCE_DATE_EPOCH=${Date.UTC(2020, 5) / 1000}`],
 ];
+
+/** Random Dockerfiles, which `KILN_TEST_SEED` repeats. */
+const seed = Number(process.env.KILN_TEST_SEED ?? Date.now() % 1_000_000);
+const randomNames = [0, 1, 2].map((index) => `random-${seed + index}`);
 
 /** In Perl: leaves shared memory, semaphores and a message queue of System V. */
 const makeSysvObjects =
@@ -52,6 +59,11 @@ describe('the same image is built', () => {
     chmodSync(directory, 0o755);
     bases = await pushBases(workshop);
     await parityContexts(join(directory, 'contexts'));
+    for (const [index, name] of randomNames.entries()) {
+      const random = new SeededRandom(seed + index);
+      const Dockerfile = randomDockerfile(random, bases.busybox);
+      plant(join(directory, 'contexts', name), { Dockerfile, ...randomContext(random) });
+    }
     for (const name of ['mounted', 'out', 'layers', 'scratch', 'mapped-out'])
       mkdirSync(join(directory, name));
     writeFileSync(join(directory, 'mounted/file'), 'mounted');
@@ -128,7 +140,7 @@ describe('the same image is built', () => {
     'by root': 'roots-out',
   };
 
-  for (const name of parityNames)
+  for (const name of [...parityNames, ...randomNames])
     test(name, async (context) => {
       const reason = needsDeviceNodes[name];
       if (reason !== undefined) context.diagnostic(`not in user namespaces: ${reason}`);

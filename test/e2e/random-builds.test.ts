@@ -7,11 +7,13 @@ import { busyboxLayer, writeTestLayout } from '../support/images.ts';
 import { buildInProcess, type InProcessResult } from '../support/in-process.ts';
 import { temporaryDirectory } from '../support/programs.ts';
 import { SeededRandom } from '../support/random.ts';
+import { randomContext, randomDockerfile } from '../support/random-dockerfile.ts';
 import { plant } from '../support/trees.ts';
 
 /*
  * Random small Dockerfiles. With a source date an image is a function of what it is made from, so every way to come by it must
- * give the same bytes: with no cache, an empty one, a full one, and one that has lost some of its entries.
+ * give the same bytes: with no cache, an empty one, a full one, and one that has lost some of its entries, alone and beside another
+ * build. e2e/isolation-parity.test.ts builds such Dockerfiles in every way that steps can run.
  */
 
 let directory = '';
@@ -27,53 +29,6 @@ after(() => scratch[Symbol.asyncDispose]());
 
 /** Seconds of building; `KILN_FUZZ_SECONDS` for more. */
 const seconds = Number(process.env.KILN_FUZZ_SECONDS ?? 10);
-
-const files = ['a', 'b', 'dir/c', 'dir/d.txt', 'dir/sub/e', 'dir/sub/f.txt'];
-
-/** A Dockerfile that can be built. */
-function randomDockerfile(random: SeededRandom): string {
-  const stages = 1 + random.below(3);
-  const lines: string[] = ['ARG OUTER=outer'];
-  for (let stage = 0; stage < stages; stage++) {
-    const from = stage > 0 && random.chance(0.4) ? `stage-${random.below(stage)}` : undefined;
-    const image = from ?? 'base';
-    lines.push(`FROM ${image} AS stage-${stage}`, `COPY a /made-${stage}`);
-    for (let count = 1 + random.below(4); count > 0; count--) lines.push(randomInstruction(random, stage));
-  }
-  return `${lines.join('\n')}\n`;
-}
-
-function randomInstruction(random: SeededRandom, stage: number): string {
-  const name = `n${random.below(5)}`;
-  const flags = [
-    ...(random.chance(0.2) ? ['--chown=12:34'] : []),
-    ...(random.chance(0.2) ? [`--chmod=${random.pick(['640', '+x', 'u=rwX,go=rX'])}`] : []),
-    ...(random.chance(0.3) ? ['--link'] : []),
-    ...(random.chance(0.2) ? [`--exclude=${random.pick(['*.txt', '**/f.txt', 'sub'])}`] : []),
-  ].join(' ');
-  switch (random.below(9)) {
-    case 0:
-      return `RUN echo ${random.below(1000)} > /${name}-ran && mkdir -p /made/${name}`;
-    case 1:
-      return `ENV ${name.toUpperCase()}=${random.below(100)}`;
-    case 2:
-      return `ARG ${name}=${random.below(100)}\nRUN echo $${name} > /arg-${name}`;
-    case 3:
-      return `WORKDIR ${random.pick(['/w', 'x', `/w/${name}`])}`;
-    case 4:
-      return `LABEL ${name}=${random.below(100)}`;
-    case 5:
-      return `COPY ${flags} --parents ${random.pick(['dir/**/*.txt', 'dir/./sub', 'a'])} /parents-${name}/`;
-    case 6:
-      return stage === 0
-        ? `COPY ${flags} dir /dir-${name}`
-        : `COPY ${flags} --from=stage-${random.below(stage)} /made-${random.below(1)} /from-${name}/`;
-    case 7:
-      return `ADD ${flags} ${random.pick(files)} ${random.pick(files)} /to-${name}/`;
-    default:
-      return `COPY ${flags} <<EOF /doc-${name}\n${random.below(100)} $OUTER\nEOF`;
-  }
-}
 
 function outcomes({ events }: InProcessResult): string[] {
   return events.flatMap((event) => (event.type === 'step-end' ? [event.outcome] : []));
@@ -94,10 +49,10 @@ test('a build gives the same image however full its cache is', async (context) =
   let rounds = 0;
   for (; rounds < 2 || performance.now() - started < seconds * 1000; rounds++) {
     const random = new SeededRandom(seed + rounds);
-    const dockerfile = randomDockerfile(random);
+    const dockerfile = randomDockerfile(random, 'base');
     const place = join(directory, `round-${rounds}`);
     const contextDirectory = join(place, 'context');
-    plant(contextDirectory, Object.fromEntries(files.map((path) => [path, `${path} ${random.below(1000)}`])));
+    plant(contextDirectory, randomContext(random));
     const [volume, cache] = [join(directory, 'volume'), join(place, 'cache')];
     const build = (name: string, cached: boolean): Promise<InProcessResult> =>
       buildInProcess({
@@ -112,8 +67,14 @@ test('a build gives the same image however full its cache is', async (context) =
         cache: cached ? `oci:${cache}` : undefined,
       });
     const why = `seed ${seed + rounds}:\n${dockerfile}`;
-    const [none, empty] = [await build('none', false), await build('empty', true)];
+    // Beside each other, on one volume and one cache.
+    const [none, empty, beside] = await Promise.all([
+      build('none', false),
+      build('empty', true),
+      build('beside', true),
+    ]);
     assert.equal(empty.digest, none.digest, `an empty cache changes nothing, ${why}`);
+    assert.equal(beside.digest, none.digest, `a build beside it changes nothing, ${why}`);
     // Times do not count in keys; those after the source date not in layers either.
     utimesSync(join(contextDirectory, 'a'), 1_800_000_000, 1_800_000_000);
     const full = await build('full', true);

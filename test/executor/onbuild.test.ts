@@ -24,7 +24,11 @@ describe('a trigger of ONBUILD', () => {
       'RUN grandchild',
     ].join('\n');
     assert.deepEqual(await texts(dockerfile, 'base'), ['RUN own']);
-    assert.deepEqual(await texts(dockerfile, 'child'), ['RUN from base', 'COPY <<EOF /x', 'RUN child']);
+    assert.deepEqual(await texts(dockerfile, 'child'), [
+      'ONBUILD RUN from base',
+      'ONBUILD COPY <<EOF /x',
+      'RUN child',
+    ]);
     assert.deepEqual(await texts(dockerfile, 'grandchild'), ['RUN grandchild'], 'it is not inherited twice');
     const [base, child] = await planOf(dockerfile, tmpdir(), { target: 'child' });
     assert.equal(base?.interpreted.state.onBuild.length, 3);
@@ -34,13 +38,62 @@ describe('a trigger of ONBUILD', () => {
     assert.deepEqual(copy.files, [{ name: 'EOF', content: '1\n' }]);
   });
 
-  test('that copies from a stage or image is refused with its line, not taken for a copy from the context', async () => {
-    const dockerfile =
-      'FROM scratch AS tools\nFROM scratch AS base\nONBUILD COPY --from=tools /a /a\n\nFROM base\n';
-    await assert.rejects(planOf(dockerfile, tmpdir()), {
-      code: 'E_DOCKERFILE_UNSUPPORTED',
-      where: 'Dockerfile:5',
-      message: /COPY --from in an ONBUILD trigger/,
-    });
+  test('brings in a stage that nothing else needs, wherever it stands, and what that one is made from', async () => {
+    const dockerfile = [
+      'FROM scratch AS base',
+      'ONBUILD COPY --from=assets /a /a',
+      'ONBUILD COPY --from=0 /b /b',
+      'FROM base AS app',
+      'RUN app',
+      'FROM scratch AS under',
+      'ONBUILD RUN nested',
+      'FROM under AS assets',
+      'RUN assets',
+      'FROM scratch AS unneeded',
+    ].join('\n');
+    const planned = await planOf(dockerfile, tmpdir(), { target: 'app' });
+    assert.deepEqual(
+      planned.map(({ label, steps }) => [label, ...steps.map(({ text }) => text)]),
+      [
+        ['base'],
+        ['under'],
+        ['assets', 'ONBUILD RUN nested', 'RUN assets'],
+        ['app', 'ONBUILD COPY --from=assets /a /a', 'ONBUILD COPY --from=0 /b /b', 'RUN app'],
+      ],
+    );
+    const sources = planned.at(-1)?.steps.map(({ source }) => source?.kind === 'stage' && source.stage.label);
+    assert.deepEqual(sources, ['assets', 'base', false]);
   });
+
+  for (const [what, dockerfile, where, message] of [
+    [
+      'copies from a stage that is not there',
+      'FROM scratch AS tools\nFROM scratch AS base\nONBUILD COPY --from=tols /a /a\n\nFROM base\n',
+      'Dockerfile:5',
+      /there is no stage named tols \(ONBUILD COPY --from=tols \/a \/a\)/,
+    ],
+    [
+      'copies from the stage that it is in',
+      'FROM scratch AS base\nONBUILD COPY --from=app /a /a\nFROM base AS app\n',
+      'Dockerfile:3',
+      /copies the stage into itself/,
+    ],
+    [
+      'copies from a stage that needs this one',
+      'FROM scratch AS base\nONBUILD COPY --from=last /a /a\nFROM base AS app\nFROM app AS last\n',
+      'Dockerfile:3',
+      /stage app needs itself/,
+    ],
+    ['is FROM', 'FROM scratch\nONBUILD FROM x\n', 'Dockerfile:2', /FROM cannot be a trigger/],
+    ['is ONBUILD', 'FROM scratch\nONBUILD onbuild RUN x\n', 'Dockerfile:2', /ONBUILD cannot be a trigger/],
+    [
+      'is MAINTAINER',
+      'FROM scratch\nONBUILD MAINTAINER x\n',
+      'Dockerfile:2',
+      /MAINTAINER cannot be a trigger/,
+    ],
+  ] as const)
+    test(`that ${what} is refused at its line`, async () => {
+      await assert.rejects(planOf(dockerfile, tmpdir()), { where, message });
+    });
 });

@@ -66,6 +66,12 @@ const fromScratch: Readonly<Record<string, string>> = {
   'comments and empty lines': '# x\n\nENV A=1\n   # y\nENV B=2',
   'continuation lines': 'ENV A=1 \\\n    B=2 \\\n# z\n    C=3',
   'a line that ends in carriage return': 'ENV A=1\r\nENV B=2\r',
+  'ENV of several that name one another': 'ENV A=1 B=$A\nENV A=2 B=$A',
+  'LABEL over several lines': 'LABEL a="one \\\n two" \\\n  b=3',
+  'ARG with quotes': 'ARG A="x y"\nENV B=$A',
+  'the platform of the build': 'ARG TARGETOS\nARG TARGETARCH\nENV A=$TARGETOS-$TARGETARCH',
+  'EXPOSE of one twice': 'EXPOSE 80\nEXPOSE 80 81',
+  'CMD after ENTRYPOINT after CMD': 'CMD ["a"]\nENTRYPOINT ["b"]\nCMD ["c"]',
 };
 
 /** The same on an image that has a configuration. */
@@ -78,6 +84,7 @@ const onBase: Readonly<Record<string, string>> = {
   CMD: 'CMD ["a"]',
   WORKDIR: 'WORKDIR sub',
   PATH: 'ENV PATH=/x:$PATH',
+  'USER and back to root': 'USER 12\nUSER root',
 };
 
 const failing: Readonly<Record<string, string>> = {
@@ -91,6 +98,7 @@ const failing: Readonly<Record<string, string>> = {
   'a flag that does not exist': 'COPY --nope a.txt /',
   'SHELL in shell form': 'SHELL /bin/sh',
   'HEALTHCHECK of what does not exist': 'HEALTHCHECK MAYBE x',
+  'a variable that must be set': 'ENV A=${NOT:?it is needed}',
 };
 
 const stages: readonly ConfigCase[] = [
@@ -117,6 +125,18 @@ const stages: readonly ConfigCase[] = [
     dockerfile: 'FROM scratch\nARG V=1\nENV A=$V\n',
     arguments: { V: 'given' },
     differs: rootDirectory,
+  },
+  {
+    name: 'triggers of ONBUILD, which only the next stage has',
+    dockerfile: 'FROM base AS one\nONBUILD ENV A=1\nONBUILD LABEL b=2\nFROM one AS two\nFROM two\nENV C=3\n',
+  },
+  {
+    name: 'another escape character',
+    dockerfile: '# escape=`\nFROM base\nENV A=1 `\n    B=c:\\d\n',
+    differs: {
+      what: /^Env:.*"B=c:\\\\d"\] \| /,
+      why: 'Dockerfile reference, "escape": with another escape character a backslash is one; buildah drops it',
+    },
   },
   {
     name: 'a build argument that chooses the image',

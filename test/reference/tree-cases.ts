@@ -42,6 +42,16 @@ const simple: Readonly<Record<string, string>> = {
   'an archive onto the root': 'ADD plain.tar /',
   'what is no archive, by ADD': 'ADD not.tar.gz a.txt /to/',
   'a directory by ADD': 'ADD dir /to/',
+  'the whole context': 'COPY . /to/',
+  'what a wildcard finds in a directory': 'COPY dir/* /to/',
+  'a wildcard between directories': 'COPY dir/*/three /to/',
+  'a path through a link that a wildcard finds': 'COPY dirl*/one /to/',
+  'the same links twice (O926)': 'COPY links /to/\nCOPY links /to/',
+  'an owner from an ARG': 'ARG O=5:6\nCOPY --chown=$O a.txt /to/',
+  'onto the root': 'COPY a.txt dir /',
+  'archives that a wildcard finds': 'ADD plain.t?r packed.t* /to/',
+  'an archive with an owner': 'ADD --chown=5:6 plain.tar /to/',
+  'an archive beside a file': 'ADD plain.tar a.txt /to/',
 };
 
 /** The same onto an image that has files. */
@@ -54,6 +64,11 @@ const onBase: Readonly<Record<string, string>> = {
   'through a link of the image': 'RUN ln -s /real /link && mkdir /real\nCOPY a.txt /link/',
   'with a mode into a directory of the image': 'COPY --chmod=600 a.txt /tmp/',
   'beside what a step made': 'RUN mkdir -m 700 /made && echo x > /made/x\nCOPY dir /made/',
+  'an archive into a directory whose mode stays (O842)': 'RUN mkdir -m 700 /made\nADD plain.tar /made/',
+  'into a directory that an earlier layer removed':
+    'RUN mkdir /gone && touch /gone/x\nRUN rm -r /gone\nCOPY a.txt /gone/',
+  'a file in the place of one that a step removed (G1637)': 'COPY a.txt /x\nRUN rm /x\nCOPY b.txt /x',
+  'as a user, root being the owner': 'USER nobody\nCOPY a.txt /to/',
 };
 
 const ignoring: Readonly<Record<string, readonly [ignore: string, instruction: string]>> = {
@@ -66,6 +81,7 @@ const ignoring: Readonly<Record<string, readonly [ignore: string, instruction: s
   'a comment, an empty line and a slash': ['# x\n\n/a.txt\n', 'COPY . /to/'],
   'the last rule counts': ['*.txt\n!a.txt\na.txt\n', 'COPY . /to/'],
   'what a wildcard matches': ['b.txt\n', 'COPY *.txt /to/'],
+  'a directory at any depth, but for one': ['**/sub\n!dir/sub/deep\n', 'COPY . /to/'],
 };
 
 const fromStages: Readonly<Record<string, string>> = {
@@ -82,6 +98,20 @@ const fromStages: Readonly<Record<string, string>> = {
     'FROM scratch AS one@\nCOPY a.txt b.txt c.md /x/\nFROM scratch\nCOPY --from=one@ /x/*.txt /to/',
   'a stage whose file another has replaced':
     'FROM scratch AS one@\nCOPY a.txt /x\nFROM one@ AS two@\nCOPY b.txt /x\nFROM scratch\nCOPY --from=two@ /x /',
+  'a stage whose file is gone (O774)':
+    'FROM base AS one@\nRUN mkdir /d && touch /d/a /d/b\nRUN rm /d/a\nFROM scratch\nCOPY dir/one /to/a\nCOPY --from=one@ /d /to/',
+  'a stage, attributes and set-id bits kept':
+    'FROM base AS one@\nCOPY noted /d/\nRUN touch /d/s && chmod 6755 /d/s && mkdir -m 1777 /d/t\nFROM scratch\nCOPY --from=one@ /d /to/',
+  'a stage, hard links in one directory (G1743)':
+    'FROM base AS one@\nRUN mkdir /d && echo x > /d/a && ln /d/a /d/b\nFROM scratch\nCOPY --from=one@ /d /to/',
+  'a stage, links that lead nowhere':
+    'FROM base AS one@\nRUN mkdir /d && ln -s /nowhere /d/a && ln -s . /d/b\nFROM scratch\nCOPY --from=one@ /d /to/',
+  'a stage, a link by its name':
+    'FROM base AS one@\nRUN mkdir /d && echo x > /d/a && ln -s a /d/b\nFROM scratch\nCOPY --from=one@ /d/b /to/',
+  'two stages into one directory':
+    'FROM scratch AS one@\nCOPY a.txt /x\nFROM scratch AS two@\nCOPY b.txt /x\nFROM scratch\nCOPY --from=one@ /x /to/one\nCOPY --from=two@ /x /to/two',
+  'triggers of ONBUILD in a stage that is FROM another':
+    'FROM base AS one@\nONBUILD COPY a.txt /to/\nONBUILD ENV A=1\nFROM one@ AS two@\nRUN echo $A > /to/x\nFROM scratch\nCOPY --from=two@ /to /to',
 };
 
 /** Steps whose results are in /out. */
@@ -114,6 +144,29 @@ const running: Readonly<Record<string, string>> = {
   'a FIFO': 'RUN mkfifo /out/fifo',
   'names with blanks and quotes': "RUN touch '/out/a b' '/out/\"' \"/out/'\"",
   'a copied file that a step changes': 'COPY a.txt /out/\nRUN echo more >> /out/a.txt',
+  'a file removed and made again (G1637)': 'RUN echo a > /out/a\nRUN rm /out/a\nRUN echo b > /out/a',
+  'a link that becomes a directory (G2308)':
+    'RUN ln -s b /out/a\nRUN rm /out/a && mkdir /out/a && touch /out/a/c',
+  'a directory that becomes a file':
+    'RUN mkdir /out/a && touch /out/a/b\nRUN rm -r /out/a && echo x > /out/a',
+  'a hard link to a file of an earlier step (G282)':
+    'RUN echo x > /out/a\nRUN ln /out/a /out/b && mv /out/a /out/c',
+  'a changed owner': 'RUN mkdir /out/d && touch /out/d/a\nRUN chown 5:6 /out/d',
+  'a step that changes nothing (G2157)': 'RUN touch /out/a\nRUN true\nRUN touch /out/b',
+  'a sparse file': 'RUN truncate -s 1M /out/a && echo x >> /out/a',
+  'a long path and a long link':
+    'RUN d=/out; for i in 1 2 3 4 5 6; do d=$d/0123456789012345678901234567890123456789; done; mkdir -p $d && ln -s $d /out/l',
+  'a user with a group (O840)': 'RUN chmod 777 /out\nUSER nobody:root\nRUN id -u > /out/x && id -g >> /out/x',
+  'the home of the user':
+    'RUN chmod 777 /out && echo $HOME > /out/root\nUSER nobody\nRUN echo $HOME > /out/x',
+  'the umask': 'RUN umask > /out/x && touch /out/y && mkdir /out/z',
+  'several ARGs of one line': 'ARG A=1\nARG B=$A-2 C\nRUN echo $A $B x$C > /out/x',
+  'a default within a default': 'ENV A=${U:-${V:-deep}}\nRUN echo $A > /out/x',
+  'an escaped variable': 'ENV A=\\$HOME B="\\${C}"\nRUN env | grep "^[AB]=" | sort > /out/x',
+  'an ENV taken back by a later one': 'ENV A=1\nENV A=\nRUN env | grep "^A=" > /out/x',
+  'what lies in /var/run (G506)': 'RUN mkdir -p /var/run && echo x > /var/run/a && mv /var /out/',
+  'what a step writes into a VOLUME': 'RUN mkdir /out/v\nVOLUME /out/v\nRUN touch /out/v/a',
+  'the JSON form, in which no shell expands': 'ENV A=1\nRUN ["touch", "/out/$A", "/out/a b"]',
 };
 
 /** What buildah has no words for, and the same in words that it has. */
@@ -133,11 +186,55 @@ const newer: Readonly<Record<string, readonly [ours: string, theirs: string]>> =
   'a prefix cut off a variable': ['ENV V=x/a.txt\nCOPY ${V#*/} /to/', 'COPY a.txt /to/'],
   'a suffix cut off a variable': ['ENV V=a.txt.gz\nCOPY ${V%.gz} /to/', 'COPY a.txt /to/'],
   'a part of a variable replaced': ['ENV V=a.md\nCOPY ${V/md/txt} /to/', 'COPY a.txt /to/'],
+  'every part of a variable replaced': ['ENV V=a_.tx_t\nCOPY ${V//_/} /to/', 'COPY a.txt /to/'],
+  'the longest prefix and suffix cut off': [
+    'ENV V=x/y/a.txt W=a.txt.gz.x\nCOPY ${V##*/} ${W%%.gz*} /to/',
+    'COPY a.txt /to/',
+  ],
+  '--parents of several': [
+    'COPY --parents links/target dir/one /to/',
+    'COPY links/target /to/links/\nCOPY dir/one /to/dir/',
+  ],
+  '--exclude of several': [
+    'COPY --exclude=a.txt --exclude=l*.txt *.txt /to/',
+    'COPY b.txt äöü.txt sp?ace.txt /to/',
+  ],
+  '--exclude of a directory by ADD': ['ADD --exclude=sub dir /to/', 'COPY dir/one dir/two.txt /to/'],
+  '--link with an owner': ['COPY --link --chown=5:6 dir/one /to/', 'COPY --chown=5:6 dir/one /to/'],
+  '--link by ADD, of an archive': ['ADD --link plain.tar /to/', 'ADD plain.tar /to/'],
+  'a symbolic mode that adds': [
+    'COPY --chmod=+x private a.txt /to/',
+    'COPY --chmod=711 private /to/\nCOPY --chmod=755 a.txt /to/',
+  ],
+  'a here-document by ADD': ['ADD <<a.txt /to/\na\na.txt', 'COPY line.txt /to/a.txt'],
+  'two here-documents': [
+    'COPY <<a.txt <<b.txt /to/\na\na.txt\na\nb.txt',
+    'COPY line.txt /to/a.txt\nCOPY line.txt /to/b.txt',
+  ],
+  'a here-document beside a file': [
+    'COPY b.txt <<a.txt /to/\na\na.txt',
+    'COPY b.txt /to/\nCOPY line.txt /to/a.txt',
+  ],
+};
+
+/** Here-documents of RUN, whose results are in /out. */
+const scripts: Readonly<Record<string, readonly [ours: string, theirs: string]>> = {
+  'a here-document': [
+    'RUN <<EOF\necho a > /out/x\necho $FROM_BASE > /out/y\nEOF',
+    'RUN echo a > /out/x && echo $FROM_BASE > /out/y',
+  ],
+  'a here-document for a command': ['RUN cat <<EOF > /out/x\na\nEOF', 'RUN echo a > /out/x'],
+  'a here-document with tabs': ['RUN <<-EOF\n\techo a > /out/x\n\tEOF', 'RUN echo a > /out/x'],
+  'a here-document for another shell': ['RUN <<EOF ash -e\necho a > /out/x\nEOF', 'RUN echo a > /out/x'],
 };
 
 const setIdBits = {
   what: /^to\/setuid: f 4755 .* \| f 755 /,
   why: 'Dockerfile reference, "Copying from the build context": permissions are preserved; buildah drops set-id bits',
+};
+const keptParent = {
+  what: /^to\/setuid: f 4755 .* \| f 755 |^to\/dir\/sub: d 711 .* \| d 755 /,
+  why: 'BuildKit takes the directories on the way to what is let in as they are (fsutil, filter.go); set-id bits as above',
 };
 const modeOfNew = {
   what: /^to: d (?:640|711) .* \| d 755 /,
@@ -146,6 +243,15 @@ const modeOfNew = {
 /** What differs in cases of one name. */
 const known: Readonly<Record<string, TreeCase['differs']>> = {
   'set-id bits': setIdBits,
+  'the whole context': setIdBits,
+  'an archive with an owner': {
+    what: /^to\/in.* 5:6.* \| .* 12:34/,
+    why: 'BuildKit gives what it unpacks the owner of --chown (llbsolver, file/unpack.go); buildah leaves it',
+  },
+  'what a step writes into a VOLUME': {
+    what: /^v\/a: f .* \| nothing$/,
+    why: 'Dockerfile reference, "Notes about specifying volumes": BuildKit keeps what steps change there; buildah does not',
+  },
   'with an octal mode': modeOfNew,
   'with an owner and a mode': modeOfNew,
 };
@@ -169,12 +275,33 @@ export const treeCases: readonly TreeCase[] = [
     name: `.dockerignore: ${name}`,
     dockerfile: `FROM scratch\n${body}\n`,
     ignore,
-    differs: setIdBits,
+    differs: name === 'a directory at any depth, but for one' ? keptParent : setIdBits,
   })),
   ...Object.entries(fromStages).map(([name, dockerfile]) => ({ name: `COPY --from: ${name}`, dockerfile })),
+  {
+    name: 'COPY --from: a stage that comes later',
+    dockerfile:
+      'FROM scratch AS one@\nCOPY --from=two@ /b /to/\nFROM scratch AS two@\nCOPY b.txt /b\nFROM one@\n',
+    equivalent:
+      'FROM scratch AS two@\nCOPY b.txt /b\nFROM scratch AS one@\nCOPY --from=two@ /b /to/\nFROM one@\n',
+  },
+  {
+    name: 'COPY --from: a trigger of ONBUILD that copies from a stage',
+    dockerfile:
+      'FROM scratch AS tools@\nCOPY b.txt /b\nFROM scratch AS one@\nONBUILD COPY --from=tools@ /b /to/\nFROM one@\nCOPY a.txt /to/\n',
+    equivalent:
+      'FROM scratch AS tools@\nCOPY b.txt /b\nFROM scratch\nCOPY --from=tools@ /b /to/\nCOPY a.txt /to/\n',
+  },
   ...Object.entries(running).map(([name, body]) => ({
     name: `RUN: ${name}`,
     dockerfile: `FROM base\nRUN mkdir /out\n${body}\n`,
+    result: '/out',
+    ...(known[name] === undefined ? {} : { differs: known[name] }),
+  })),
+  ...Object.entries(scripts).map(([name, [ours, theirs]]) => ({
+    name: `RUN: ${name}`,
+    dockerfile: `FROM base\nRUN mkdir /out\n${ours}\n`,
+    equivalent: `FROM base\nRUN mkdir /out\n${theirs}\n`,
     result: '/out',
   })),
   ...Object.entries(newer).map(([name, [ours, theirs]]) => ({

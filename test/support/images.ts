@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -12,6 +12,7 @@ export interface TestImage {
   readonly layers: readonly string[];
   readonly config?: Readonly<Record<string, unknown>>;
   readonly architecture?: string;
+  readonly variant?: string;
 }
 
 /** Writes an OCI layout with one image tagged `name` and returns the directory. */
@@ -44,6 +45,7 @@ export async function writeTestLayout(directory: string, name: string, image: Te
   const config = await put(
     JSON.stringify({
       architecture: image.architecture ?? (process.arch === 'x64' ? 'amd64' : process.arch),
+      ...(image.variant === undefined ? {} : { variant: image.variant }),
       os: 'linux',
       config: image.config ?? {
         Env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'],
@@ -75,6 +77,32 @@ export async function writeTestLayout(directory: string, name: string, image: Te
       ],
     }),
   );
+  return directory;
+}
+
+/** Writes an OCI layout with an index of images, one for each platform, tagged `name`, and returns the directory. */
+export async function writeTestIndex(
+  directory: string,
+  name: string,
+  images: readonly TestImage[],
+): Promise<string> {
+  const manifests: unknown[] = [];
+  for (const image of images) {
+    await writeTestLayout(directory, name, image);
+    const written = JSON.parse(await readFile(join(directory, 'index.json'), 'utf8')) as {
+      manifests: { digest: string }[];
+    };
+    const { architecture = 'amd64', variant } = image;
+    const platform = { os: 'linux', architecture, ...(variant === undefined ? {} : { variant }) };
+    manifests.push({ ...written.manifests[0], annotations: undefined, platform });
+  }
+  const mediaType = 'application/vnd.oci.image.index.v1+json';
+  const bytes = JSON.stringify({ schemaVersion: 2, mediaType, manifests });
+  const hex = createHash('sha256').update(bytes).digest('hex');
+  await writeFile(join(directory, 'blobs/sha256', hex), bytes);
+  const annotations = { 'org.opencontainers.image.ref.name': name };
+  const entry = { mediaType, digest: `sha256:${hex}`, size: bytes.length, annotations };
+  await writeFile(join(directory, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
   return directory;
 }
 

@@ -3,7 +3,7 @@ import { Annotations } from '../../executor/annotations.ts';
 import { build } from '../../executor/build.ts';
 import type { BuildOptions } from '../../executor/options.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
-import { type Digest, hostPlatform } from '../../src/oci/index.ts';
+import { type Digest, parsePlatform } from '../../src/oci/index.ts';
 import { RegistryClient } from '../../src/registry/index.ts';
 import { Progress, type ProgressEvent } from '../../src/support/index.ts';
 import { writeFiles } from './programs.ts';
@@ -22,6 +22,8 @@ export interface InProcessBuild {
   readonly contexts?: readonly string[];
   readonly arguments?: Readonly<Record<string, string>>;
   readonly target?: string | undefined;
+  /** Default: this machine's. */
+  readonly platforms?: readonly string[];
   /** Seconds since 1970 that no time is later than. */
   readonly sourceDate?: number | undefined;
 }
@@ -53,7 +55,7 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
       target,
       buildArguments: new Map(Object.entries(request.arguments ?? {})),
       labels: new Map(),
-      platform: hostPlatform(),
+      platforms: (request.platforms ?? []).map(parsePlatform),
       checkError: false,
       outputs: {
         destinations: [],

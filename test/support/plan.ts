@@ -1,5 +1,5 @@
 import { BaseResolver } from '../../executor/bases.ts';
-import { openContext } from '../../executor/context/index.ts';
+import { openContext, TreeReadings } from '../../executor/context/index.ts';
 import { type CacheRules, noCacheRules, planBuild, type PlannedStage } from '../../executor/plan.ts';
 import { parseDockerfile, resolveStages } from '../../src/dockerfile/index.ts';
 import { hostPlatform } from '../../src/oci/index.ts';
@@ -45,6 +45,7 @@ export async function planOf(
     remotes: new RemoteSources(files, trees),
     contexts: new NamedContexts(new Map(), () => Promise.reject(new Error('nothing is fetched'))),
     keyed: true,
+    readings: new TreeReadings(),
     rules: { ...noCacheRules, ...setting.rules },
     consumed: new Set(),
   });

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { registerHooks } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -27,9 +27,11 @@ export async function pinOwnModules(): Promise<void> {
 export async function pinModules(directory: string): Promise<Disposable> {
   const known = new Map<string, string>();
   const names = (await readdir(directory)).filter((name) => name.endsWith('.js'));
+  // One buffer for all of them, which are some megabytes.
+  const buffer = Buffer.allocUnsafe(1 << 16);
   for (const name of names) {
     const path = join(directory, name);
-    known.set(pathToFileURL(path).href, contentDigest(await readFile(path)));
+    known.set(pathToFileURL(path).href, fileDigest(path, buffer));
   }
   const hooks = registerHooks({
     load: (url, context, nextLoad) => {
@@ -41,6 +43,18 @@ export async function pinModules(directory: string): Promise<Disposable> {
     },
   });
   return { [Symbol.dispose]: () => hooks.deregister() };
+}
+
+function fileDigest(path: string, buffer: Buffer): string {
+  const hash = createHash('sha256');
+  const fd = openSync(path, 'r');
+  try {
+    for (let length = readSync(fd, buffer); length > 0; length = readSync(fd, buffer))
+      hash.update(buffer.subarray(0, length));
+  } finally {
+    closeSync(fd);
+  }
+  return hash.digest('hex');
 }
 
 function contentDigest(content: Buffer): string {

@@ -103,7 +103,8 @@ export class Authorizer {
       throw badChallenge(scope, 'its token server would be sent credentials without encryption');
     const service = bearer.parameters.get('service');
     const scopes = [
-      `repository:${scope.repository}:${scope.actions}`,
+      // A login alone is for no repository.
+      ...(scope.repository === '' ? [] : [`repository:${scope.repository}:${scope.actions}`]),
       ...(scope.alsoPull ?? []).map((name) => `repository:${name}:pull`),
     ];
     const tokenRequest =
@@ -180,7 +181,7 @@ function tokenPost(
     grant_type: 'refresh_token',
     client_id: 'kiln',
     refresh_token: token,
-    scope: scopes.join(' '),
+    ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }),
   });
   if (service !== undefined) form.set('service', service);
   const body = Buffer.from(form.toString());

@@ -18,7 +18,7 @@ export async function askHelper(
   signal?: AbortSignal,
 ): Promise<Credential | 'not-installed' | undefined> {
   const program = `docker-credential-${name}`;
-  const ended = await run(program, host, signal);
+  const ended = await run(program, 'get', host, signal);
   if (ended === 'not-installed') return ended;
   if (ended.code !== 0) {
     if (ended.output.includes('credentials not found')) return undefined;
@@ -37,6 +37,27 @@ export async function askHelper(
     : { kind: 'basic', username: String(answer.Username), password: answer.Secret, source: program };
 }
 
+/**
+ * Has `docker-credential-<name>` keep a login, or forget it (`store` and `erase` of the protocol).
+ *
+ * @throws EnvironmentError `E_CREDENTIAL_HELPER`, which quotes nothing that the helper said.
+ */
+export async function tellHelper(
+  name: string,
+  change: { readonly store: { username: string; password: string } } | { readonly erase: true },
+  host: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const stores = 'store' in change;
+  const input = stores
+    ? JSON.stringify({ ServerURL: host, Username: change.store.username, Secret: change.store.password })
+    : host;
+  const ended = await run(`docker-credential-${name}`, stores ? 'store' : 'erase', input, signal);
+  if (ended === 'not-installed') throw helperError(name, 'it is not installed');
+  const unknown = !stores && ended.output.includes('credentials not found');
+  if (ended.code !== 0 && !unknown) throw helperError(name, `it ended with ${ended.code ?? 'a signal'}`);
+}
+
 /** A helper that is named but of no use. */
 export function helperError(name: string, why: string, cause?: unknown): EnvironmentError {
   return new EnvironmentError(`the credential helper docker-credential-${name} failed: ${why}`, {
@@ -48,11 +69,12 @@ export function helperError(name: string, why: string, cause?: unknown): Environ
 
 function run(
   program: string,
+  action: 'get' | 'store' | 'erase',
   input: string,
   signal: AbortSignal | undefined,
 ): Promise<{ code: number | null; output: string } | 'not-installed'> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, ['get'], {
+    const child = spawn(program, [action], {
       stdio: ['pipe', 'pipe', 'ignore'],
       ...(signal === undefined ? {} : { signal }),
     });

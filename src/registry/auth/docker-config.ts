@@ -2,7 +2,7 @@ import { EnvironmentError, messageOf, systemErrorCode, type TextFiles } from '..
 import { askHelper, helperError } from './credential-helper.ts';
 import type { Credential, CredentialSource, CredentialTarget, Note } from './credential.ts';
 
-interface AuthEntry {
+export interface AuthEntry {
   readonly auth?: string;
   readonly username?: string;
   readonly password?: string;
@@ -10,13 +10,14 @@ interface AuthEntry {
   readonly registrytoken?: string;
 }
 
-interface DockerConfig {
+export interface DockerConfig {
   readonly auths?: Readonly<Record<string, AuthEntry>>;
   readonly credHelpers?: Readonly<Record<string, string>>;
   readonly credsStore?: string;
 }
 
-const dockerHubKey = 'https://index.docker.io/v1/';
+/** What Docker Hub is called in such documents. */
+export const dockerHubKey = 'https://index.docker.io/v1/';
 
 /**
  * Credentials from a document in the form of Docker's `config.json`: `credHelpers`, `auths` (the longest path that matches
@@ -57,7 +58,7 @@ export class DockerConfigSource implements CredentialSource {
    */
   async find(target: CredentialTarget, signal?: AbortSignal, note?: Note): Promise<Credential | undefined> {
     const { registry } = target;
-    const config = parse(await this.#read(), this.#name);
+    const config = parseDockerConfig(await this.#read(), this.#name);
     const helper =
       config.credHelpers?.[registry] ??
       (registry === 'docker.io' ? config.credHelpers?.[dockerHubKey] : undefined);
@@ -85,7 +86,8 @@ export class DockerConfigSource implements CredentialSource {
   }
 }
 
-async function readIfThere(path: string, files: TextFiles): Promise<string | undefined> {
+/** @throws EnvironmentError `E_DOCKER_CONFIG`. */
+export async function readIfThere(path: string, files: TextFiles): Promise<string | undefined> {
   try {
     return await files.read(path);
   } catch (error) {
@@ -97,7 +99,8 @@ async function readIfThere(path: string, files: TextFiles): Promise<string | und
   }
 }
 
-function parse(text: string | undefined, name: string): DockerConfig {
+/** @throws EnvironmentError `E_DOCKER_CONFIG`. */
+export function parseDockerConfig(text: string | undefined, name: string): DockerConfig {
   if (text === undefined || text.trim() === '') return {};
   try {
     const value: unknown = JSON.parse(text);
@@ -125,7 +128,7 @@ function findAuth(
 }
 
 /** Keys may be hosts, hosts with a path, or URLs of the old API. */
-function normalizeKey(name: string): string {
+export function normalizeKey(name: string): string {
   const bare = name
     .replace(/^https?:\/\//, '')
     .replace(/\/v[12]\/?$/, '')

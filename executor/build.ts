@@ -6,10 +6,10 @@ import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
 import {
+  type ContextPlace,
   dockerfileName,
+  fetchContext,
   isIgnoredForCertain,
-  openContext,
-  readDockerfile,
   TreeReadings,
 } from './context/index.ts';
 import { addExcerpt, parseDockerfile } from '../src/dockerfile/index.ts';
@@ -29,6 +29,7 @@ import type { MountResources } from './mounts/index.ts';
 import { sourcePaths } from './mounts/sources.ts';
 import { NamedContexts } from './named-contexts.ts';
 import { openNode } from './node.ts';
+import { type OpenedSource, openSource } from './open-source.ts';
 import { type BuildOptions, givenPaths, type OutputOptions } from './options.ts';
 import { lookupsOf, type PlannedStage, type PlannedStep, sourceStagesOf } from './planned.ts';
 import { planPlatforms, type PlatformPlan, requireRunnable } from './platforms/index.ts';
@@ -37,12 +38,12 @@ import { warnOfRules } from './rule-warnings.ts';
 import { withOneCompression } from './recompress.ts';
 import { BuildSession } from './session.ts';
 import { sourceDateName } from './source-date.ts';
+import { keepGitDirName } from './source-flags.ts';
 import { proxyArguments } from './stage-state.ts';
 import type { StageResult } from './stack.ts';
 import { PushCheck } from './push-check.ts';
-import { openVolumes } from './volumes.ts';
 import { requireSafeSigner, warnOfSigner } from './signer-rules.ts';
-import { waitForWarmer } from './wait-for-warmer.ts';
+import { Workplace } from './workplace.ts';
 
 export const creator = `kiln/${version}`;
 
@@ -72,24 +73,39 @@ export async function build(
   signal: AbortSignal,
   marks: BuildMarks = {},
 ): Promise<BuildOutcome> {
-  const source = await readDockerfile(options.dockerfile);
+  using controller = linkedController(signal);
+  await using workplace = new Workplace(options, progress, controller.signal);
+  const contextPlace = async (): Promise<ContextPlace> => ({
+    client,
+    scratch: await workplace.scratch(),
+    progress,
+    signal: controller.signal,
+    environment: process.env,
+  });
+  const source = await openSource(options, contextPlace);
   try {
-    return await buildFrom(source, options, client, progress, signal, marks);
+    return await buildFrom(source, options, client, progress, { controller, workplace, contextPlace }, marks);
   } catch (error) {
-    throw addExcerpt(dockerfileName(options.dockerfile), source.split(/\r?\n/), error);
+    throw addExcerpt(dockerfileName(options.dockerfile), source.text.split(/\r?\n/), error);
   }
 }
 
+/** Where a build works, and what ends it. */
+interface BuildPlace {
+  readonly controller: { readonly controller: AbortController; readonly signal: AbortSignal };
+  readonly workplace: Workplace;
+  readonly contextPlace: () => Promise<ContextPlace>;
+}
+
 async function buildFrom(
-  source: string,
+  { text, dockerfile: dockerfileFile, context }: OpenedSource,
   options: BuildOptions,
   client: RegistryClient,
   progress: Progress,
-  signal: AbortSignal,
+  { controller, workplace, contextPlace }: BuildPlace,
   { files = new TextFiles(), ...marks }: BuildMarks,
 ): Promise<BuildOutcome> {
   const started = new Date();
-  using controller = linkedController(signal);
   const { buildArguments } = options;
   const limits = singleIdStatement();
   if (limits !== undefined) progress.warn(limits);
@@ -100,11 +116,8 @@ async function buildFrom(
     progress,
     signal: controller.signal,
   });
-  const context = await openContext(options.context, options.dockerfile);
-  const dockerfile = parseDockerfile(source, dockerfileName(options.dockerfile));
-  if (options.waitForWarmerSeconds !== undefined)
-    await waitForWarmer(options.cacheDirectory, options.waitForWarmerSeconds, progress, controller.signal);
-  await using volumes = await openVolumes(options, progress);
+  const dockerfile = parseDockerfile(text, dockerfileName(options.dockerfile));
+  const volumes = await workplace.volumes();
   await using node = openNode(options, volumes, progress, controller.signal);
   await using bases = new BaseResolver(volumes.all, client, node.warmer, progress);
   const { sources, target: written } = options.cache;
@@ -112,11 +125,11 @@ async function buildFrom(
   const trust = await openTrust(options.cache);
   warnOfSigner(trust, progress);
   const cache = isCached ? openLayerCaches(options.cache, client, creator, trust) : undefined;
-  await using scratch = await volumes.scratch();
-  const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
+  const scratch = await workplace.scratch();
+  const repositories = new GitTrees(client, scratch);
   const webFiles = new HttpFiles({
     get: (request) => client.readWebFile(request),
-    scratch: scratch.path,
+    scratch,
     memory: volumes.shared === undefined ? join(options.cacheDirectory, 'web-files') : undefined,
   });
   const plan = await planPlatforms({
@@ -130,7 +143,9 @@ async function buildFrom(
     buildArguments,
     readings: new TreeReadings(),
     remotes: new RemoteSources(webFiles, repositories),
-    contexts: new NamedContexts(options.contexts.sources, repositories),
+    contexts: new NamedContexts(options.contexts.sources, async (address, where) =>
+      fetchContext(address, await contextPlace(), where),
+    ),
     keyed: cache !== undefined,
     rules: options.cache.rules,
     clampTime: options.sourceDate,
@@ -154,9 +169,9 @@ async function buildFrom(
   const mountParts = await openMountParts(options, stages);
   await using isolation = await openIsolation({
     ...options.isolation,
-    given: givenPaths(options),
+    given: givenPaths(options, dockerfileFile),
     secrets: sourcePaths(options.mountSources),
-    scratch: scratch.path,
+    scratch,
     progress,
     files,
   });
@@ -165,7 +180,7 @@ async function buildFrom(
     isolation,
     volumes: volumes.all,
     client,
-    scratch: scratch.path,
+    scratch,
     cache,
     lookups,
     progress,
@@ -186,7 +201,7 @@ async function buildFrom(
     mountParts,
     ...(marks.onFirstRun === undefined ? {} : { onFirstRun: marks.onFirstRun }),
   });
-  await requireRunnable(targets, session.resultFor, scratch.path, controller.signal);
+  await requireRunnable(targets, session.resultFor, scratch, controller.signal);
   if (stages.some((stage) => forecast(stage, session.resultFor).certain < stage.steps.length))
     await check.allowed;
   if (isolation.isExclusive) await fetchAhead(stages, session);
@@ -198,7 +213,7 @@ async function buildFrom(
     if (built === undefined) continue;
     const image = await assemble(built, result, session, options);
     images.push(image);
-    const facts = { source, started, stages: built.stages };
+    const facts = { source: text, started, stages: built.stages };
     attestations.push(...(await attestationsOf(image, result, facts, options, session)));
   }
   const output = outputOf([...images, ...attestations], options.outputs.annotations.index);
@@ -317,13 +332,16 @@ async function firstFailure<Result>(building: Promise<Result>, controller: Abort
   }
 }
 
+/** Build arguments that mean something without an ARG. */
+const speaksToBuilder = new Set([sourceDateName, keepGitDirName]);
+
 function warnUnused(
   buildArguments: ReadonlyMap<string, string>,
   consumed: ReadonlySet<string>,
   progress: Progress,
 ): void {
   const unused = [...buildArguments.keys()].filter(
-    (name) => !consumed.has(name) && !proxyArguments.has(name) && name !== sourceDateName,
+    (name) => !consumed.has(name) && !proxyArguments.has(name) && !speaksToBuilder.has(name),
   );
   if (unused.length > 0) progress.warn(`no ARG of the stages that are built declares ${unused.join(', ')}`);
 }

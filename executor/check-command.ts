@@ -20,19 +20,37 @@ import {
   resolveStages,
 } from '../src/dockerfile/index.ts';
 import { hostPlatform, parseReference, type Platform } from '../src/oci/index.ts';
-import { EnvironmentError, KilnError, UsageError } from '../src/support/index.ts';
+import {
+  EnvironmentError,
+  KilnError,
+  Progress,
+  TemporaryDirectory,
+  UsageError,
+} from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
 import { countOf, factsOf, mergeFindings, requireNoFindings } from './checks.ts';
-import { dockerfileName, isIgnoredForCertain, openContext, readDockerfile } from './context/index.ts';
-import { dockerfilePath } from './dockerfile-path.ts';
+import {
+  type BuildContext,
+  type ContextPlace,
+  dockerfileName,
+  isIgnoredForCertain,
+} from './context/index.ts';
 import { parseBuildContexts } from './named-contexts.ts';
-import { buildContextFlag, platformFlags, platformsOf, type SourceFlags } from './source-flags.ts';
+import { openSource } from './open-source.ts';
+import {
+  buildContextFlag,
+  type ContextFlags,
+  contextFlags,
+  contextOptions,
+  platformFlags,
+  platformsOf,
+  type SourceFlags,
+} from './source-flags.ts';
+import { ownScratchParent } from './volumes.ts';
 
 /** Flags of `executor check`. */
-interface CheckFlags extends Pick<SourceFlags, 'platform' | 'customPlatform'> {
-  readonly context: string;
+interface CheckFlags extends ContextFlags, Pick<SourceFlags, 'platform' | 'customPlatform'> {
   readonly buildContext: readonly string[];
-  readonly dockerfile: string;
   readonly target?: string;
   readonly buildArg: readonly string[];
   readonly cacheDir?: string;
@@ -53,19 +71,15 @@ Exit codes: 0 nothing found, or warnings only; 1 the Dockerfile is wrong, or som
 its directive "# check=error=true" says that this is an error; 2 usage; 3 no step can run here.`;
 
 /** Adds `check`, which looks for mistakes in a Dockerfile, or at the environment, without building or asking a registry. */
-export function addCheckCommand(program: Command): void {
+export function addCheckCommand(program: Command, signal: AbortSignal): void {
   const command = program
     .command('check')
     .description('look for mistakes in a Dockerfile, or at this environment, without building')
     .allowExcessArguments(false)
     .addHelpText('after', examples);
   addFlags(command, [
-    valueFlag('-c, --context <directory>', 'the build context, for its .dockerignore').default('.'),
+    ...contextFlags(),
     buildContextFlag(),
-    valueFlag(
-      '-f, --dockerfile <path>',
-      'the Dockerfile, in the context or anywhere; - for standard input',
-    ).default('Dockerfile'),
     valueFlag('--target <stage>', 'only this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
     ...platformFlags(),
@@ -75,7 +89,7 @@ export function addCheckCommand(program: Command): void {
     booleanFlag('--environment', 'tell where steps would run here, why, and what would be better', false),
     valueFlag('--scratch-dir <directory>', 'with --environment: where builds would keep their own files'),
   ]);
-  command.action(checkCommand);
+  command.action((flags: CheckFlags) => checkCommand(flags, command, signal));
 }
 
 /** What makes findings of the checks errors. */
@@ -83,18 +97,47 @@ export function checkErrorFlag(): ReturnType<typeof booleanFlag> {
   return booleanFlag('--check-error', 'fail when the build checks find something', false);
 }
 
-async function checkCommand(flags: CheckFlags, command: Command): Promise<void> {
+/** Where a context that is elsewhere is put for as long as it is looked at; nothing is made before it is needed. */
+class CheckPlace implements AsyncDisposable {
+  readonly #signal: AbortSignal;
+  readonly #made = new AsyncDisposableStack();
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  async open(): Promise<ContextPlace> {
+    const { RegistryClient } = await import('../src/registry/index.ts');
+    const client = this.#made.use(new RegistryClient());
+    const scratch = this.#made.use(await TemporaryDirectory.create(ownScratchParent(), 'kiln-check-'));
+    const { path } = scratch;
+    return {
+      client,
+      scratch: path,
+      progress: new Progress(),
+      signal: this.#signal,
+      environment: process.env,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#made.disposeAsync();
+  }
+}
+
+async function checkCommand(flags: CheckFlags, command: Command, signal: AbortSignal): Promise<void> {
   requireFitting(flags, command);
   if (flags.environment) {
     const { checkEnvironment } = await import('./environment-command.ts');
     return checkEnvironment(flags);
   }
-  const path = dockerfilePath(flags.dockerfile, flags.context);
-  const source = await readDockerfile(path);
-  const file = dockerfileName(path);
+  const file = dockerfileName(flags.dockerfile);
+  await using place = new CheckPlace(signal);
+  const options = contextOptions(flags, parsePairs(flags.buildArg, 'build-arg'));
+  const { text: source, context } = await openSource(options, () => place.open());
   try {
     const dockerfile = parseDockerfile(source, file);
-    const result = await check(dockerfile, path, flags);
+    const result = await check(dockerfile, context, flags);
     process.stdout.write(flags.output === 'json' ? jsonOf(file, result) : textOf(file, result));
     if (flags.checkError || result.error) requireNoFindings(result, dockerfile);
   } catch (error) {
@@ -105,22 +148,21 @@ async function checkCommand(flags: CheckFlags, command: Command): Promise<void> 
   }
 }
 
-async function check(dockerfile: Dockerfile, path: string, flags: CheckFlags): Promise<CheckResult> {
+async function check(dockerfile: Dockerfile, context: BuildContext, flags: CheckFlags): Promise<CheckResult> {
   const platforms = platformsOf(flags);
   const results: CheckResult[] = [];
   for (const platform of platforms.length === 0 ? [hostPlatform()] : platforms)
-    results.push(await checkFor(platform, dockerfile, path, flags));
+    results.push(await checkFor(platform, dockerfile, context, flags));
   return mergeFindings(results);
 }
 
 async function checkFor(
   platform: Platform,
   dockerfile: Dockerfile,
-  path: string,
+  { ignore }: BuildContext,
   flags: CheckFlags,
 ): Promise<CheckResult> {
   const buildArguments = parsePairs(flags.buildArg, 'build-arg');
-  const { ignore } = await openContext(flags.context, path);
   const graph = resolveStages(dockerfile, {
     target: flags.target,
     buildArguments,
@@ -141,7 +183,7 @@ async function checkFor(
 /** @throws UsageError for a flag of one of the two kinds of check that is given to the other. */
 function requireFitting({ environment }: CheckFlags, command: Command): void {
   const others = environment
-    ? ['context', 'dockerfile', 'target', 'buildArg', 'platform', 'checkError']
+    ? ['context', 'contextSubPath', 'git', 'dockerfile', 'target', 'buildArg', 'platform', 'checkError']
     : ['scratchDir'];
   const given = command.options.find(
     (option) =>

@@ -38,7 +38,7 @@ import { mountFlags, type MountFlags, mountSources } from './mounts/sources.ts';
 import type { BuildOptions } from './options.ts';
 import { pushCommand } from './push-command.ts';
 import { loginCommand, logoutCommand } from './login-command.ts';
-import { sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
+import { baseNameOf, sourceFlags, type SourceFlags, sourceOptions } from './source-flags.ts';
 import { traceBuild } from './tracing/index.ts';
 
 interface Flags extends SourceFlags, MountFlags, ExportFlags, CacheFlags, RegistryFlags, PushFlags, LogFlags {
@@ -60,6 +60,8 @@ Examples:
   executor --context . --destination registry.example/app:1 --cache
   executor --context . --destination registry.example/app:1 --cache-repo registry.example/cache --cache
   executor --context . --no-push --tar-path app.tar      for docker load or podman load
+  executor --context git://host.example/app.git#refs/heads/main --destination registry.example/app:1
+  tar -c . | executor --context tar://stdin --destination registry.example/app:1
   executor --context . --destination registry.example/app:1 --platform linux/amd64,linux/arm64
   executor explain --context . --cache-repo registry.example/cache    why does it miss?
   executor index --help                                  join images for several platforms
@@ -89,7 +91,7 @@ export function executorProgram(signal: AbortSignal): Command {
   for (const add of [pushCommand, loginCommand, logoutCommand]) program.addCommand(add(signal));
   program.addCommand(explainCommand(signal));
   program.addCommand(indexCommand(signal));
-  addCheckCommand(program);
+  addCheckCommand(program, signal);
   addConfiguration(program);
   return program;
 }
@@ -173,11 +175,10 @@ function buildOptions(flags: Flags): BuildOptions {
   const destinations = flags.destination.map(parseReference);
   const source = sourceOptions(flags, destinations);
   const cacheDirectory = resolve(flags.cacheDir ?? defaultCacheDirectory(existsSync));
-  const directory = flags.context.replace(/^dir:\/\//, '');
   const attest = parseAttestations(flags.attest);
   const attests = attest.sbom || attest.provenance !== undefined;
   const outputs = exportOptions(flags, destinations, {
-    ...{ cacheDirectory, directory, attests },
+    ...{ cacheDirectory, attests, name: baseNameOf(source.context) },
     platforms: source.platforms.length,
   });
   return {
@@ -192,6 +193,11 @@ function buildOptions(flags: Flags): BuildOptions {
     isolation: { kind: flags.isolation, force: flags.force, cleanup: flags.cleanup },
     outputs,
     attest,
-    cache: cacheOptions(flags, destinations, cacheDirectory),
+    // The layers of the cache are of one step each.
+    cache: cacheOptions(
+      flags.singleSnapshot ? { ...flags, cache: false } : flags,
+      destinations,
+      cacheDirectory,
+    ),
   };
 }

@@ -1,4 +1,4 @@
-import { basename, join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { InvalidArgumentError, type Option } from 'commander';
 import { booleanFlag, listFlag, valueFlag } from '../src/cli/index.ts';
 import type { Reference } from '../src/oci/index.ts';
@@ -90,8 +90,8 @@ export function digestFileFlags(): Option[] {
 /** What a build is, as far as it matters to where its image goes. */
 export interface ExportedBuild {
   readonly cacheDirectory: string;
-  /** The context's. */
-  readonly directory: string;
+  /** What the context is called. */
+  readonly name: string;
   /** Something is said of the image beside it, which takes an index. */
   readonly attests: boolean;
   /** How many platforms it is for. */
@@ -108,7 +108,7 @@ export function exportOptions(
   build: ExportedBuild,
 ): OutputOptions {
   const { imageFormat: format, compression, compressionLevel: level, forceCompression } = flags;
-  const { cacheDirectory, directory, attests, platforms } = build;
+  const { cacheDirectory, name, attests, platforms } = build;
   const annotations = new Annotations(flags.annotation);
   if (format === 'docker' && compression === 'zstd')
     throw unsuitable('layers compressed with zstd', 'Use --compression gzip, or --image-format oci.');
@@ -120,7 +120,7 @@ export function exportOptions(
     throw new UsageError('--tar-path holds an image of one platform, which is what docker load reads', {
       remedy: 'Use --oci-layout-path, which holds the images of all, or build for one --platform.',
     });
-  if (annotations.index.size > 0 && !attests && platforms === 1)
+  if (annotations.index.size > 0 && !attests && platforms <= 1)
     throw new UsageError('there is an annotation for an index, but an image of one platform has none', {
       remedy: 'Annotate the manifest: --annotation key=value.',
     });
@@ -132,8 +132,7 @@ export function exportOptions(
   const nowhere =
     destinations.length === 0 && flags.tarPath === undefined && flags.ociLayoutPath === undefined;
   // With nothing said about where to, the image goes to a layout beside the cache.
-  const ownLayout =
-    nowhere && push ? join(cacheDirectory, 'images', basename(resolve(directory)).toLowerCase()) : undefined;
+  const ownLayout = nowhere && push ? join(cacheDirectory, 'images', name.toLowerCase()) : undefined;
   const ociLayoutPath = flags.ociLayoutPath ?? ownLayout;
   if (attests && ociLayoutPath === undefined && (!push || destinations.length === 0))
     throw new UsageError(

@@ -6,7 +6,7 @@ import type { KanikoFlag } from '../src/cli/index.ts';
  */
 export const executorFlags: readonly KanikoFlag[] = [
   { name: 'annotation', fork: true, verdict: 'same', remark: "also with BuildKit's `manifest:` before it" },
-  { name: 'bucket', verdict: 'not yet', remark: 'better written in `--context`' },
+  { name: 'bucket', verdict: 'same', remark: 'deprecated in kaniko; better written `--context gs://BUCKET`' },
   { name: 'build-arg', verdict: 'same' },
   { name: 'cache', verdict: 'differs', remark: 'without a destination it is on, and kept on this machine' },
   { name: 'cache-copy-layers', verdict: 'differs', remark: 'on by default' },
@@ -34,7 +34,8 @@ export const executorFlags: readonly KanikoFlag[] = [
   {
     name: 'context',
     verdict: 'differs',
-    remark: 'the default is the working directory, which is `/workspace` in the image',
+    remark:
+      'all kinds of kaniko, [and more](contexts.md); the default is the working directory, which is `/workspace` in the image',
   },
   { name: 'context-sub-path', verdict: 'same' },
   { name: 'credential-helpers', fork: true, verdict: 'same', remark: 'also `github`' },
@@ -58,10 +59,14 @@ export const executorFlags: readonly KanikoFlag[] = [
     takes: 'boolean',
     remark: 'instructions that change only metadata make no layers, and the metadata is always complete',
   },
-  { name: 'git', verdict: 'not yet' },
+  {
+    name: 'git',
+    verdict: 'differs',
+    remark: 'one commit and no `.git` unless said otherwise; [more](contexts.md#repositories)',
+  },
   {
     name: 'ignore-path',
-    verdict: 'not yet',
+    verdict: 'same',
     remark: "mounts, `/proc`, `/sys`, `/dev` and Kiln's own files never are in a layer",
   },
   {
@@ -149,7 +154,7 @@ export const executorFlags: readonly KanikoFlag[] = [
     remark: 'steps run in a sandbox wherever that is possible; see [isolation.md](isolation.md)',
   },
   { name: 'secret', fork: true, verdict: 'same', remark: '`id=NAME,src=FILE`, or `env=VARIABLE`' },
-  { name: 'single-snapshot', verdict: 'not yet', remark: 'the layer cache then serves nothing' },
+  { name: 'single-snapshot', verdict: 'same', remark: 'the layer cache then serves nothing' },
   { name: 'skip-default-registry-fallback', verdict: 'same' },
   {
     name: 'skip-push-permission-check',

@@ -15,14 +15,17 @@ import {
 import { BuildError, UsageError } from '../src/support/index.ts';
 import { layersOf, OciLayout, readImage } from '../src/volume/index.ts';
 import { type BaseImage, fromStored } from './base-image.ts';
-import { type BuildContext, openContext } from './context/index.ts';
-import { type GitSource, type GitTrees, parseRemote } from './remote/index.ts';
+import {
+  type BuildContext,
+  type ContextAddress,
+  openContext,
+  parseContext,
+  type RemoteContext,
+} from './context/index.ts';
 
 /** Where the files of a named context are. */
 type ContextSource =
-  | { readonly kind: 'directory'; readonly path: string }
-  | { readonly kind: 'git'; readonly source: GitSource }
-  | { readonly kind: 'layout'; readonly directory: string; readonly name: string };
+  ContextAddress | { readonly kind: 'layout'; readonly directory: string; readonly name: string };
 
 /** Values of `--build-context`, by the names that they stand for in a Dockerfile. */
 export interface NamedContextSources {
@@ -37,8 +40,8 @@ export type OpenedContext =
   | { readonly kind: 'image'; readonly image: BaseImage };
 
 /**
- * Reads values of `--build-context`: `name=directory`, `name=docker-image://reference`, `name=oci-layout://directory[:tag]` (or
- * `@digest`), `name=` and the address of a git repository.
+ * Reads values of `--build-context`: `name=docker-image://reference`, `name=oci-layout://directory[:tag]` (or `@digest`), and `name=` with
+ * the address of a context of any kind but standard input.
  *
  * @throws UsageError `E_CONTEXT_…`.
  */
@@ -74,59 +77,59 @@ function sourceOf(name: string, text: string): ContextSource {
     /^oci-layout:\/\/(.+?)(?:@(sha256:[0-9a-f]{64})|:([a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}))?$/.exec(text);
   if (layout !== null)
     return { kind: 'layout', directory: resolve(layout[1] ?? ''), name: layout[2] ?? layout[3] ?? 'latest' };
-  const remote = parseRemote(text, { checksum: undefined, keepGitDir: undefined }, `--build-context ${name}`);
-  if (remote?.kind === 'git') return { kind: 'git', source: remote };
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(text) && !text.startsWith('dir://'))
-    throw new UsageError(`contexts of the kind ${text.split(':', 1)[0] ?? ''}:// cannot be named`, {
-      code: 'E_CONTEXT_UNSUPPORTED',
-      remedy: 'Give a directory, docker-image://, oci-layout:// or the address of a git repository.',
-    });
-  return { kind: 'directory', path: text };
+  const address = parseContext(text, `--build-context ${name}`);
+  if (address.kind !== 'standard-input') return address;
+  throw new UsageError(`--build-context ${name} cannot be read from standard input`, {
+    code: 'E_CONTEXT_UNSUPPORTED',
+    remedy: 'Only the build context itself can: --context tar://stdin.',
+  });
 }
 
 /** The directory of this machine that a context is in; undefined for one from elsewhere. */
 export function contextPath(source: ContextSource): string | undefined {
   if (source.kind === 'layout') return source.directory;
-  return source.kind === 'directory' ? source.path.replace(/^dir:\/\//, '') : undefined;
+  return source.kind === 'directory' || source.kind === 'file' ? source.path : undefined;
 }
+
+/** Brings a context here; the Dockerfile and line that need it. @returns its directory. */
+type FetchContext = (address: RemoteContext, where: string) => Promise<string>;
 
 /** The named contexts of a build; each is opened when something needs it, and once. */
 export class NamedContexts {
   readonly #sources: NamedContextSources['sources'];
-  readonly #trees: Pick<GitTrees, 'identify' | 'checkOut'>;
+  readonly #fetch: FetchContext;
   /** By name, and of layouts by name and platform. */
   readonly #opened = new Map<string, Promise<OpenedContext>>();
 
-  constructor(sources: NamedContextSources['sources'], trees: Pick<GitTrees, 'identify' | 'checkOut'>) {
+  constructor(sources: NamedContextSources['sources'], fetch: FetchContext) {
     this.#sources = sources;
-    this.#trees = trees;
+    this.#fetch = fetch;
   }
 
   /** @param where the Dockerfile and line that need it. */
-  open(name: string, platform: Platform, where: string, signal?: AbortSignal): Promise<OpenedContext> {
+  open(name: string, platform: Platform, where: string): Promise<OpenedContext> {
     const { kind } = this.#sources.get(name) ?? {};
     const key = kind === 'layout' ? `${name} ${formatPlatform(platform)}` : name;
     const known = this.#opened.get(key);
     if (known !== undefined) return known;
-    const opened = this.#open(name, platform, where, signal);
+    const opened = this.#open(name, platform, where);
     this.#opened.set(key, opened);
     return opened;
   }
 
-  async #open(name: string, platform: Platform, where: string, signal?: AbortSignal): Promise<OpenedContext> {
+  async #open(name: string, platform: Platform, where: string): Promise<OpenedContext> {
     const source = this.#sources.get(name);
     if (source === undefined) throw new Error(`there is no context ${name}`);
     if (source.kind === 'layout')
       return { kind: 'image', image: await imageOfLayout(name, source, platform, where) };
-    const directory =
-      source.kind === 'directory' ? source.path : await this.#checkOut(source.source, where, signal);
+    const root = source.kind === 'directory' ? undefined : await this.#fetch(source, where);
+    const directory = source.kind === 'directory' ? source.path : (root ?? '');
     // Only its own .dockerignore counts, not one that belongs to a Dockerfile.
-    return { kind: 'tree', tree: await openContext(directory, undefined), name: `the context ${name}` };
-  }
-
-  async #checkOut(source: GitSource, where: string, signal?: AbortSignal): Promise<string> {
-    const revision = await this.#trees.identify(source, where, signal);
-    return this.#trees.checkOut(source, revision, where, signal);
+    return {
+      kind: 'tree',
+      tree: await openContext(directory, undefined, root),
+      name: `the context ${name}`,
+    };
   }
 }
 

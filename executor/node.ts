@@ -4,6 +4,7 @@ import { type Progress, randomName } from '../src/support/index.ts';
 import { NodeClient } from '../src/volume/index.ts';
 import { NodePresence } from './node-presence.ts';
 import { NodeWarmer } from './node-warmer.ts';
+import { contextName } from './context/index.ts';
 import type { BuildOptions } from './options.ts';
 import type { BuildVolumes } from './volumes.ts';
 
@@ -26,9 +27,7 @@ export function openNode(
   const client = new NodeClient(cacheDirectory);
   const build = randomName('build-');
   const [destination] = outputs.destinations;
-  // Credentials of a context that is a URL are nobody's business.
-  const label =
-    destination === undefined ? context.replace(/\/\/[^/@]*@/, '//') : formatReference(destination);
+  const label = destination === undefined ? contextName(context) : formatReference(destination);
   const { shared: volume } = volumes;
   const warmer =
     volume === undefined ? undefined : new NodeWarmer({ client, volume, build, progress, signal });

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { standardInput } from './context/index.ts';
+import { type ContextAddress, type RepositoryAccess, standardInput } from './context/index.ts';
 import type { Compression } from '../src/layer/index.ts';
 import type { Annotations } from './annotations.ts';
 import type { ImageFormat } from './image.ts';
@@ -10,12 +10,21 @@ import type { CacheRules } from './planned.ts';
 import { type MountSources, sourcePaths } from './mounts/sources.ts';
 import type { IsolationKind } from './isolation/index.ts';
 
+/** Where what is built comes from: a context, and a Dockerfile in it or anywhere. */
+export interface ContextOptions {
+  readonly context: ContextAddress;
+  /** A directory of the context that is the context. */
+  readonly contextSubPath: string | undefined;
+  /** How the server of a context that is a repository is reached. */
+  readonly contextAccess: RepositoryAccess;
+  /** As it was given: relative to the context, or to the working directory. */
+  readonly dockerfile: string;
+}
+
 /** What is built: a Dockerfile and its context. */
-export interface SourceOptions {
-  readonly context: string;
+export interface SourceOptions extends ContextOptions {
   /** What `--build-context` puts in the place of stages and images. */
   readonly contexts: NamedContextSources;
-  readonly dockerfile: string;
   /** What is built, so that versions of one thing are known as such: the image or else the context, and the Dockerfile. */
   readonly subject: string;
   readonly target: string | undefined;
@@ -114,8 +123,12 @@ export interface CacheOptions {
   readonly copyLayers: boolean;
 }
 
-/** The paths that a build was given, and that are not an image's wherever they lie. */
-export function givenPaths(options: BuildOptions): string[] {
+/**
+ * The paths that a build was given, and that are not an image's wherever they lie.
+ *
+ * @param dockerfile where the Dockerfile was found.
+ */
+export function givenPaths(options: BuildOptions, dockerfile: string): string[] {
   const { outputs, cache } = options;
   const { digestFiles: files } = outputs;
   const { digest, tagged, builderOutput } = files;
@@ -123,9 +136,11 @@ export function givenPaths(options: BuildOptions): string[] {
     location?.startsWith('oci:') === true ? location.slice('oci:'.length) : undefined,
   );
   const named = [...options.contexts.sources.values()].map(contextPath);
+  const { context } = options;
+  const own = context.kind === 'directory' || context.kind === 'file' ? context.path : undefined;
   const paths = [
-    ...[options.context.replace(/^dir:\/\//, ''), options.cacheDirectory, ...named],
-    options.dockerfile === standardInput ? undefined : options.dockerfile,
+    ...[own, options.cacheDirectory, ...named],
+    dockerfile === standardInput ? undefined : dockerfile,
     ...[options.scratchDirectory, outputs.tarPath, outputs.ociLayoutPath, ...layouts],
     ...[digest, tagged, builderOutput, files.named],
   ];

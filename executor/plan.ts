@@ -232,7 +232,7 @@ async function locateOrigin(
 ): Promise<PlannedBase | TreeBase> {
   if (origin.kind === 'scratch') return { kind: 'scratch' };
   if (origin.kind === 'context')
-    return options.contexts.open(origin.name, platform, `${options.dockerfile.file}:${line}`, options.signal);
+    return options.contexts.open(origin.name, platform, `${options.dockerfile.file}:${line}`);
   if (origin.kind === 'image')
     return {
       kind: 'image',

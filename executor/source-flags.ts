@@ -1,20 +1,32 @@
-import { basename, join, normalize, resolve } from 'node:path';
+import { basename, normalize, resolve } from 'node:path';
 import type { Option } from 'commander';
 import { booleanFlag, listFlag, parsePairs, valueFlag } from '../src/cli/index.ts';
 import { formatPlatform, parseBuildPlatform, type Platform, type Reference } from '../src/oci/index.ts';
 import { UsageError } from '../src/support/index.ts';
-import { dockerfileName } from './context/index.ts';
-import { dockerfilePath } from './dockerfile-path.ts';
+import {
+  accessOf,
+  type ContextAddress,
+  contextName,
+  dockerfileName,
+  parseBuildContext,
+  parseGitFlags,
+} from './context/index.ts';
 import { parseBuildContexts } from './named-contexts.ts';
-import type { SourceOptions } from './options.ts';
+import type { ContextOptions, SourceOptions } from './options.ts';
 import { sourceDate, withSourceDate } from './source-date.ts';
 
-/** What the flags of {@link sourceFlags} give. */
-export interface SourceFlags {
+/** What the flags of {@link contextFlags} give. */
+export interface ContextFlags {
   readonly context: string;
   readonly contextSubPath?: string;
-  readonly buildContext: readonly string[];
+  readonly bucket?: string;
+  readonly git: readonly string[];
   readonly dockerfile: string;
+}
+
+/** What the flags of {@link sourceFlags} give. */
+export interface SourceFlags extends ContextFlags {
+  readonly buildContext: readonly string[];
   readonly target?: string;
   readonly buildArg: readonly string[];
   readonly platform: readonly string[];
@@ -23,16 +35,33 @@ export interface SourceFlags {
   readonly reproducible?: boolean;
 }
 
-/** The flags that say what is built. */
-export function sourceFlags(): Option[] {
+const defaultContext = '.';
+
+/** The flags that say where the context and the Dockerfile are. */
+export function contextFlags(): Option[] {
   return [
-    valueFlag('-c, --context <directory>', 'the build context').default('.'),
+    valueFlag(
+      '-c, --context <address>',
+      'the build context: a directory, tar://FILE, tar://stdin, git://, https://, s3://, gs:// (docs/contexts.md)',
+    ).default(defaultContext),
     valueFlag('--context-sub-path <path>', 'build from this directory of the context'),
-    buildContextFlag(),
+    valueFlag('-b, --bucket <name>', 'deprecated: --context gs://NAME').hideHelp(),
+    listFlag(
+      '--git <key=value>',
+      'of a context that is a repository: branch, depth, recurse-submodules, keep-git-dir, insecure-skip-tls, ssh-key, ssh-known-hosts',
+    ),
     valueFlag(
       '-f, --dockerfile <path>',
       'the Dockerfile, in the context or anywhere; - for standard input',
     ).default('Dockerfile'),
+  ];
+}
+
+/** The flags that say what is built. */
+export function sourceFlags(): Option[] {
+  return [
+    ...contextFlags(),
+    buildContextFlag(),
     valueFlag('--target <stage>', 'build this stage and what it needs'),
     listFlag('--build-arg <name=value>', 'value of an ARG'),
     ...platformFlags(),
@@ -71,23 +100,23 @@ export function platformsOf(flags: Pick<SourceFlags, 'platform' | 'customPlatfor
 export function buildContextFlag(): Option {
   return listFlag(
     '--build-context <name=source>',
-    'a directory, docker-image://, oci-layout:// or a git repository in the place of a stage or image of this name',
+    'a context, docker-image:// or oci-layout:// in the place of a stage or image of this name',
   );
 }
+
+/** BuildKit's build argument that asks for the `.git` of a context. */
+export const keepGitDirName = 'BUILDKIT_CONTEXT_KEEP_GIT_DIR';
 
 /** @throws UsageError. */
 export function sourceOptions(flags: SourceFlags, destinations: readonly Reference[]): SourceOptions {
   const buildArguments = parsePairs(flags.buildArg, 'build-arg');
   const { reproducible } = flags;
   const date = sourceDate({ reproducible, buildArguments, environment: process.env });
-  const directory = flags.context.replace(/^dir:\/\//, '');
-  const context = flags.contextSubPath === undefined ? flags.context : join(directory, flags.contextSubPath);
-  const dockerfile = dockerfilePath(flags.dockerfile, context);
+  const options = contextOptions(flags, buildArguments);
   return {
-    context,
+    ...options,
     contexts: parseBuildContexts(flags.buildContext),
-    dockerfile,
-    subject: subjectOf(destinations, directory, dockerfile),
+    subject: subjectOf(destinations, options),
     target: flags.target,
     buildArguments: withSourceDate(buildArguments, date),
     sourceDate: date,
@@ -96,10 +125,40 @@ export function sourceOptions(flags: SourceFlags, destinations: readonly Referen
   };
 }
 
+/** @throws UsageError. */
+export function contextOptions(
+  flags: ContextFlags,
+  buildArguments: ReadonlyMap<string, string>,
+): ContextOptions {
+  const git = parseGitFlags(flags.git);
+  const address = addressOf(flags);
+  const context = parseBuildContext(address, git, process.env);
+  const keeps = /^(?:1|true)$/i.test(buildArguments.get(keepGitDirName) ?? '');
+  return {
+    context:
+      context.kind === 'git' && keeps && git.keepGitDir === undefined
+        ? { kind: 'git', source: { ...context.source, keepGitDir: true } }
+        : context,
+    contextSubPath: flags.contextSubPath,
+    contextAccess: accessOf(git),
+    dockerfile: flags.dockerfile,
+  };
+}
+
+/** kaniko's `--bucket` is the name of a bucket of Google's, with or without an object, or any address. */
+function addressOf({ context, bucket }: ContextFlags): string {
+  if (bucket === undefined) return context;
+  if (context !== defaultContext)
+    throw new UsageError('--bucket and --context both name a context', {
+      remedy: 'Leave --bucket out; it is deprecated.',
+    });
+  return bucket.includes('://') ? bucket : `gs://${bucket}`;
+}
+
 /** No tag: versions of an image are one thing. A path of the machine is nobody's business, so of that only the last part. */
-function subjectOf(destinations: readonly Reference[], context: string, dockerfile: string): string {
+function subjectOf(destinations: readonly Reference[], { context, dockerfile }: ContextOptions): string {
   const [image] = destinations;
-  const name = image === undefined ? basename(resolve(context)) : `${image.registry}/${image.repository}`;
+  const name = image === undefined ? baseNameOf(context) : `${image.registry}/${image.repository}`;
   return `${name} ${dockerfileName(dockerfile)}`;
 }
 
@@ -111,4 +170,13 @@ function ignoredPaths(paths: readonly string[]): string[] {
         remedy: 'Write it as /var/cache/name.',
       });
   return [...new Set(paths.map((path) => normalize(path).replace(/\/$/, '')))].sort();
+}
+
+/** What a context is called when nothing else has a name. */
+export function baseNameOf(context: ContextAddress): string {
+  if (context.kind === 'directory') return basename(resolve(context.path));
+  if (context.kind === 'standard-input') return 'context';
+  const name = context.kind === 'git' ? context.source.remote : contextName(context);
+  const last = name.split(/[/:]/).findLast((part) => part !== '') ?? '';
+  return last.replace(/\.(?:git|tar|tgz|tar\.[a-z0-9]+)$/i, '').replace(/[^A-Za-z0-9._-]/g, '-') || 'context';
 }

@@ -1,5 +1,6 @@
 import { readFile, realpath, stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, relative } from 'node:path';
+import { resolveInRoot } from '../../src/os/index.ts';
 import { systemErrorCode, UsageError } from '../../src/support/index.ts';
 import { type IgnoreRules, parseDockerignore } from './dockerignore.ts';
 
@@ -11,19 +12,17 @@ export interface BuildContext {
 }
 
 /**
- * Opens a build context: a directory, as a path or `dir://path`.
+ * Opens a directory as a build context.
  *
  * @param dockerfile whose own `.dockerignore` counts, if it has one; undefined when there is no file.
- * @throws UsageError for another kind of context, or when it is no directory; BuildError `E_DOCKERIGNORE_SYNTAX`.
+ * @param root of a tree that is not this machine's own: no link leads out of it.
+ * @throws UsageError when it is no directory; BuildError `E_DOCKERIGNORE_SYNTAX`.
  */
-export async function openContext(source: string, dockerfile: string | undefined): Promise<BuildContext> {
-  const scheme = /^([a-z0-9+]+):\/\//i.exec(source)?.[1]?.toLowerCase();
-  if (scheme !== undefined && scheme !== 'dir')
-    throw new UsageError(`contexts of the kind ${scheme}:// are not supported by this version`, {
-      code: 'E_CONTEXT_UNSUPPORTED',
-      remedy: 'Fetch it first, and give the directory: --context DIR.',
-    });
-  const path = scheme === 'dir' ? source.slice('dir://'.length) : source;
+export async function openContext(
+  path: string,
+  dockerfile: string | undefined,
+  root?: string,
+): Promise<BuildContext> {
   let directory: string;
   try {
     directory = await realpath(path);
@@ -34,19 +33,34 @@ export async function openContext(source: string, dockerfile: string | undefined
       remedy: 'Check --context.',
     });
   }
-  if (!(await stat(directory)).isDirectory())
-    throw new UsageError(`the build context ${path} is not a directory`, { code: 'E_CONTEXT_NOT_FOUND' });
-  return { directory, ignore: await readIgnoreRules(directory, dockerfile) };
+  const found = await stat(directory);
+  if (!found.isDirectory())
+    throw new UsageError(`the build context ${path} is not a directory`, {
+      code: 'E_CONTEXT_NOT_FOUND',
+      remedy: found.isFile() ? `An archive is written --context tar://${path}.` : undefined,
+    });
+  return { directory, ignore: await readIgnoreRules(directory, dockerfile, root) };
 }
 
 /** The rules of the `.dockerignore` that belongs to the Dockerfile alone, or else to the context. */
-async function readIgnoreRules(directory: string, dockerfile: string | undefined): Promise<IgnoreRules> {
+async function readIgnoreRules(
+  directory: string,
+  dockerfile: string | undefined,
+  root: string | undefined,
+): Promise<IgnoreRules> {
   const own = dockerfile === undefined || dockerfile === standardInput ? [] : [`${dockerfile}.dockerignore`];
   for (const path of [...own, join(directory, '.dockerignore')]) {
-    const text = await readIfThere(path);
+    const text = await readIfThere(root === undefined ? path : pathInTree(root, path));
     if (text !== undefined) return parseDockerignore(text, basename(path));
   }
   return [];
+}
+
+/** Where a path of a tree really is, when no link leads out of it; as it is, when it is none of the tree's. */
+export function pathInTree(root: string, path: string): string {
+  const inside = relative(root, path);
+  if (inside.startsWith('..')) return path;
+  return resolveInRoot(root, inside, { followLast: true }).path;
 }
 
 /** The path that stands for standard input. */
@@ -80,7 +94,8 @@ async function readStandardInput(): Promise<string> {
     if (length > longestDockerfile)
       throw new UsageError('standard input is too long for a Dockerfile', {
         code: 'E_DOCKERFILE_NOT_FOUND',
-        remedy: 'With --dockerfile - the Dockerfile is read there; contexts are directories.',
+        remedy:
+          'With --dockerfile - the Dockerfile is read there; a context is read there by --context tar://stdin.',
       });
   }
   return Buffer.concat(chunks).toString('utf8');

@@ -31,8 +31,9 @@ import {
 import { Volume } from '../../src/volume/index.ts';
 import { BaseResolver } from '../bases.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from '../cache-flags.ts';
-import { dockerfileName, openContext, readDockerfile, TreeReadings } from '../context/index.ts';
+import { type ContextPlace, dockerfileName, fetchContext, TreeReadings } from '../context/index.ts';
 import { NamedContexts } from '../named-contexts.ts';
+import { openSource } from '../open-source.ts';
 import type { CacheOptions, SourceOptions } from '../options.ts';
 import type { PlannedStage } from '../planned.ts';
 import { planPlatforms } from '../platforms/index.ts';
@@ -123,21 +124,23 @@ async function plan(
   { client, progress, cacheDirectory, signal }: PlanParts,
   allStages: boolean,
 ): Promise<PlannedStage[]> {
-  const text = await readDockerfile(source.dockerfile);
+  await using scratch = await TemporaryDirectory.create(tmpdir(), 'kiln-explain-');
+  const place: ContextPlace = { client, scratch: scratch.path, progress, signal, environment: process.env };
+  const { text, context } = await openSource(source, () => Promise.resolve(place));
   const file = dockerfileName(source.dockerfile);
   const { buildArguments, platforms, subject, sourceDate: clampTime, ignoredPaths: ignored } = source;
   try {
     const dockerfile = parseDockerfile(text, file);
-    const context = await openContext(source.context, source.dockerfile);
     await using volume = await openVolume(cacheDirectory);
     await using bases = new BaseResolver(volume === undefined ? [] : [volume], client, undefined, progress);
-    await using scratch = await TemporaryDirectory.create(tmpdir(), 'kiln-explain-');
-    const repositories = new GitTrees((host) => client.trustOf(host), scratch.path);
+    const repositories = new GitTrees(client, scratch.path);
     const get = (request: WebRequest): Promise<WebAnswer> => client.readWebFile(request);
     // Nothing is written, so it is not remembered what servers say; what a build remembers is not asked for either.
     const files = new HttpFiles({ get, scratch: scratch.path, memory: undefined });
     const remotes = new RemoteSources(files, repositories);
-    const contexts = new NamedContexts(source.contexts.sources, repositories);
+    const contexts = new NamedContexts(source.contexts.sources, (address, where) =>
+      fetchContext(address, place, where),
+    );
     const targets = allStages ? dockerfile.stages.map(({ index }) => String(index)) : [source.target];
     const readings = new TreeReadings();
     const planned = new Map<string, PlannedStage>();

@@ -29,6 +29,10 @@ export interface GitSource {
   readonly submodules: boolean;
   /** Files have the time of the commit, not that of their checkout. */
   readonly commitTimes: boolean;
+  /** How many commits of the history are fetched; 0: all, with its tags. Default 1. */
+  readonly depth?: number;
+  /** A ref whose history has the commit that `ref` is, for servers that do not give commits by their names. */
+  readonly within?: string | undefined;
 }
 
 /** What the flags of an ADD say about its remote sources. */

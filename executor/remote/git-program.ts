@@ -7,10 +7,19 @@ import { home, runsFromHome } from '../home.ts';
 /** What git reads from its environment as if it stood in its configuration (git-config(1), GIT_CONFIG_COUNT). */
 type Setting = readonly [name: string, value: string];
 
+/** Files that ssh reads instead of those in `~/.ssh`. */
+export interface SshFiles {
+  readonly key: string | undefined;
+  readonly knownHosts: string | undefined;
+}
+
 export interface GitProgramOptions {
   /** The repository, with user and password. */
   readonly remote: string;
   readonly trust: HostTrust;
+  /** Whether redirects are followed. git would send its credentials after them, to whatever host they lead. */
+  readonly follow: boolean;
+  readonly ssh?: SshFiles | undefined;
   /** The Dockerfile and line. */
   readonly where: string;
   readonly signal?: AbortSignal | undefined;
@@ -37,7 +46,9 @@ export class GitProgram {
     this.#options = options;
     const { address, settings } = split(options);
     this.address = address;
-    this.#environment = environmentOf([...fixedSettings, ...ownCertificates(), ...settings]);
+    const redirects: Setting = ['http.followRedirects', options.follow ? 'initial' : 'false'];
+    const fixed = [...fixedSettings, redirects, ...ownCertificates()];
+    this.#environment = environmentOf([...fixed, ...settings], sshOf(options.ssh));
   }
 
   /** How messages call the repository. */
@@ -101,14 +112,14 @@ export class GitProgram {
     }
   }
 
-  failure(
-    stderr: string,
-    remedy = 'Check the address, the ref, and that access needs no question.',
-  ): BuildError {
+  /** @param stderr what git said. */
+  failure(stderr: string, remedy = remedyFor(stderr)): BuildError {
     const words = stderr
       .split('\n')
       .map((line) => line.trim())
-      .filter((line) => /^(?:fatal|error|remote|ssh|Host key|Permission)\b/i.test(line))
+      .filter((line) =>
+        /^(?:fatal|error|remote|ssh|Host key|Permission|Load key)\b|: Permission denied/i.test(line),
+      )
       .slice(0, 3)
       .map((line) => hideCredentials(line))
       .join('; ');
@@ -118,6 +129,20 @@ export class GitProgram {
       remedy,
     });
   }
+}
+
+/** What to do about what git, or ssh below it, could not do. */
+function remedyFor(stderr: string): string {
+  if (/REMOTE HOST IDENTIFICATION HAS CHANGED/.test(stderr))
+    return 'Its key is not the one in known_hosts: another machine may answer. Ask its owner, then correct that file.';
+  if (/Host key verification failed|host key is known/i.test(stderr))
+    return 'Its key is not known: compare what ssh-keyscan HOST says with what its owner publishes, and add it to ~/.ssh/known_hosts.';
+  if (/UNPROTECTED PRIVATE KEY FILE|bad permissions/i.test(stderr))
+    return 'Only its owner may read a private key: mode 0600, in a Kubernetes Secret defaultMode: 0400.';
+  if (/Permission denied \(/.test(stderr))
+    return 'Give ssh a key that the server knows: by an agent (SSH_AUTH_SOCK), or in ~/.ssh.';
+  if (/cannot run ssh/.test(stderr)) return 'Install ssh, or use an address with https://.';
+  return 'Check the address, the ref, and that access needs no question.';
 }
 
 const fixedSettings: readonly Setting[] = [
@@ -164,7 +189,35 @@ function split({ remote, trust }: GitProgramOptions): { address: string; setting
   };
 }
 
-function environmentOf(settings: readonly Setting[]): Record<string, string> {
+/** How git runs ssh. In place there is no shell of ours, which a command with arguments would need. */
+function sshOf(files: Partial<SshFiles> = {}): Record<string, string> {
+  if (!runsFromHome()) return { GIT_SSH_COMMAND: sshCommand(files) };
+  if (files.key === undefined && files.knownHosts === undefined) return ownGit();
+  throw new EnvironmentError(
+    "Kiln's own container has no shell, which git needs to tell ssh of other files",
+    {
+      code: 'E_GIT_SSH_FILES',
+      remedy:
+        'Put them into ~/.ssh, and leave out --git ssh-key and ssh-known-hosts; or use https:// and a token.',
+    },
+  );
+}
+
+/** A key that is unknown is never accepted, nor is anybody asked about it. */
+function sshCommand({ key, knownHosts }: Partial<SshFiles> = {}): string {
+  const words = ['ssh', '-F', '/dev/null', '-o', 'BatchMode=yes', '-o', 'StrictHostKeyChecking=yes'];
+  // ssh itself splits at spaces what is not between quotes.
+  if (knownHosts !== undefined) words.push('-o', `UserKnownHostsFile="${knownHosts}"`);
+  if (key !== undefined) words.push('-o', 'IdentitiesOnly=yes', '-i', key);
+  return words
+    .map((word) => (/^[\w/.=-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
+    .join(' ');
+}
+
+function environmentOf(
+  settings: readonly Setting[],
+  ssh: Readonly<Record<string, string>>,
+): Record<string, string> {
   const inherited = passedOn.flatMap((name) => {
     const value = process.env[name];
     return value === undefined ? [] : [[name, value] as const];
@@ -180,7 +233,7 @@ function environmentOf(settings: readonly Setting[]): Record<string, string> {
     GIT_ASKPASS: '',
     // No file:, no ext:, neither for the repository nor for its submodules.
     GIT_ALLOW_PROTOCOL: 'http:https:ssh:git',
-    ...(runsFromHome() ? ownGit() : { GIT_SSH_COMMAND: 'ssh -F /dev/null -o BatchMode=yes' }),
+    ...ssh,
     GIT_OPTIONAL_LOCKS: '0',
     GIT_CONFIG_COUNT: String(settings.length),
     ...Object.fromEntries(
@@ -204,7 +257,7 @@ function ownGit(): Record<string, string> {
 }
 
 function missing(cause: unknown): EnvironmentError {
-  return new EnvironmentError('ADD from a repository needs the program git', {
+  return new EnvironmentError('a repository is read by the program git, which is not there', {
     code: 'E_GIT_MISSING',
     cause,
     remedy: 'Install git.',

@@ -6,7 +6,7 @@ import type { GitProgram } from './git-program.ts';
 
 export interface SubmoduleTools {
   /** The git for another repository. @param address without credentials. */
-  readonly gitFor: (address: string) => GitProgram;
+  readonly gitFor: (address: string) => Promise<GitProgram>;
   /** Makes a directory a repository with one commit fetched, and nothing checked out. */
   readonly fetch: (git: GitProgram, directory: string, commit: string) => Promise<void>;
   /** Whether the repositories are kept beside the files, as git does it; otherwise they are removed by the caller. */
@@ -67,7 +67,7 @@ async function checkOut(
 ): Promise<CheckedOut> {
   const { path, commit } = submodule;
   const tree = await emptyDirectory(parent, path);
-  const git = tools.gitFor(submodule.url);
+  const git = await tools.gitFor(submodule.url);
   await tools.fetch(git, tree, commit);
   await git.run(['checkout', '--quiet', '--detach', commit], tree);
   const gitDirectory = tools.isKept ? await absorb(parent, submodule, tree) : join(tree, '.git');

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { lstatSync, rmSync } from 'node:fs';
 import { lstat, mkdir, readdir, rm, utimes, lutimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { RegistryClient } from '../../src/registry/index.ts';
-import { BuildError } from '../../src/support/index.ts';
+import { authorizationOf, type RegistryClient } from '../../src/registry/index.ts';
+import { BuildError, hideCredentials } from '../../src/support/index.ts';
 import { type GitSource, isCommit } from './addresses.ts';
-import { GitProgram } from './git-program.ts';
+import { GitProgram, type SshFiles } from './git-program.ts';
 import { checkOutSubmodules } from './git-submodules.ts';
 
 /** What a source of ADD names in a repository now. */
@@ -18,14 +18,30 @@ export interface GitRevision {
   readonly tagged: string | undefined;
 }
 
+/** What {@link GitTrees} need of a registry client. */
+export type GitClient = Pick<RegistryClient, 'readWebFile' | 'trustOf'>;
+
+export interface GitTreesOptions {
+  /** Whom to trust; default as the client does. */
+  readonly trustOf?: RegistryClient['trustOf'];
+  readonly ssh?: SshFiles | undefined;
+  /** Large files are fetched where there is a git-lfs; default false. */
+  readonly largeFiles?: boolean;
+}
+
 /** Trees of git repositories, fetched by the git of the machine. */
 export class GitTrees {
+  readonly #client: GitClient;
+  readonly #options: GitTreesOptions;
   readonly #trustOf: RegistryClient['trustOf'];
   readonly #scratch: string;
+  readonly #remotes = new Map<string, Promise<string>>();
 
   /** @param scratch where trees are put. */
-  constructor(trustOf: RegistryClient['trustOf'], scratch: string) {
-    this.#trustOf = trustOf;
+  constructor(client: GitClient, scratch: string, options: GitTreesOptions = {}) {
+    this.#client = client;
+    this.#options = options;
+    this.#trustOf = options.trustOf ?? ((host) => client.trustOf(host));
     this.#scratch = scratch;
   }
 
@@ -62,12 +78,13 @@ export class GitTrees {
     where: string,
     signal?: AbortSignal,
   ): Promise<string> {
-    const git = this.#program(source, where, signal);
+    const git = await this.#program(source, where, signal);
     const tree = join(this.#scratch, `git-${randomUUID()}`);
     await mkdir(tree, { mode: 0o755 });
     await makeRepository(git, tree, revision.object);
-    await fetch(git, tree, revision);
-    await git.run(['checkout', '--quiet', ...placeOf(revision)], tree);
+    await fetch(git, tree, revision, source);
+    const filters = this.#options.largeFiles === true ? await largeFileFilters(git, tree) : [];
+    await git.run([...filters, 'checkout', '--quiet', ...placeOf(revision)], tree);
     await requireCommit(git, tree, source, where);
     // The repository of a directory of it would be one of other files.
     const isKept = source.keepGitDir && source.directory === '';
@@ -77,7 +94,7 @@ export class GitTrees {
           this.#program({ ...source, remote: withLoginOf(source.remote, address) }, where, signal),
         fetch: async (program, directory, object) => {
           await makeRepository(program, directory, object);
-          await fetch(program, directory, { object, ref: undefined, tagged: undefined });
+          await fetch(program, directory, { object, ref: undefined, tagged: undefined }, { depth: 1 });
         },
         isKept,
       });
@@ -87,13 +104,45 @@ export class GitTrees {
     return source.directory === '' ? tree : directoryIn(tree, source, where);
   }
 
-  #program({ remote }: GitSource, where: string, signal: AbortSignal | undefined): GitProgram {
-    const host = URL.canParse(remote) ? new URL(remote).host : '';
-    return new GitProgram({ remote, trust: this.#trustOf(host), where, signal });
+  async #program({ remote }: GitSource, where: string, signal?: AbortSignal): Promise<GitProgram> {
+    const web = /^https?:\/\//i.test(remote) ? new URL(remote) : undefined;
+    const host = web?.host ?? (URL.canParse(remote) ? new URL(remote).host : '');
+    const options = { trust: this.#trustOf(host), ssh: this.#options.ssh, where, signal };
+    if (web === undefined || authorizationOf(web) === undefined)
+      return new GitProgram({ remote, follow: true, ...options });
+    const found = this.#remotes.get(remote) ?? this.#follow(web, where, signal);
+    this.#remotes.set(remote, found);
+    return new GitProgram({ remote: await found, follow: false, ...options });
+  }
+
+  /**
+   * Where redirects lead to a repository whose address has credentials (gitprotocol-http(5), "Smart Clients"); these are only kept
+   * for its own server.
+   */
+  async #follow(remote: URL, where: string, signal: AbortSignal | undefined): Promise<string> {
+    const path = '/info/refs?service=git-upload-pack';
+    const request = { url: new URL(remote.href.replace(/\/$/, '') + path), signal };
+    const { status, url, body } = await this.#client.readWebFile(request, this.#trustOf);
+    await body.dump();
+    const name = hideCredentials(remote.href);
+    if (status === 401 || status === 403 || status === 404)
+      throw new BuildError(`git cannot read ${name}: the server answered ${status}`, {
+        code: 'E_GIT_FAILED',
+        where,
+        remedy: 'Check the address, and that its user, password or token may read this repository.',
+      });
+    // Whatever else is wrong git says itself.
+    if (!url.href.endsWith(path)) return remote.href;
+    const found = new URL(url.href.slice(0, -path.length));
+    if (found.origin === remote.origin) {
+      found.username = remote.username;
+      found.password = remote.password;
+    }
+    return found.href;
   }
 
   async #lookUp(source: GitSource, where: string, signal?: AbortSignal): Promise<GitRevision> {
-    const git = this.#program(source, where, signal);
+    const git = await this.#program(source, where, signal);
     const ref = source.ref ?? (await defaultBranch(git, this.#scratch));
     const output = await git.run(['ls-remote', '--', git.address, ref, `${ref}^{}`], this.#scratch);
     const refs = new Map(
@@ -143,35 +192,44 @@ async function defaultBranch(git: GitProgram, directory: string): Promise<string
   throw git.failure('', 'It has no default branch; name one.');
 }
 
-/** Fetches what a revision needs and no more, unless the server only gives what a ref names. */
-async function fetch(git: GitProgram, tree: string, { object, ref }: GitRevision): Promise<void> {
+/** Fetches what a revision needs and no more, unless the server only gives what a ref names, or the history is wanted. */
+async function fetch(
+  git: GitProgram,
+  tree: string,
+  { object, ref }: GitRevision,
+  { depth = 1, within }: Pick<GitSource, 'depth' | 'within'>,
+): Promise<void> {
   const target =
     ref?.startsWith('refs/tags/') === true ? ref : ref?.replace(/^refs\/heads\//, 'refs/remotes/origin/');
   const wanted = ref === undefined ? object : `+${ref}:${target ?? ref}`;
-  const shallow = await git.attempt(
-    ['fetch', '--quiet', '--depth=1', '--no-tags', '--', 'origin', wanted],
-    tree,
-  );
-  const found = await git.attempt(['cat-file', '-e', object], tree);
-  if (shallow.code === 0 && found.code === 0) return;
+  const fetchFrom = ['fetch', '--quiet', '--no-recurse-submodules'];
+  const shallow =
+    depth === 0
+      ? undefined
+      : await git.attempt([...fetchFrom, `--depth=${depth}`, '--no-tags', '--', 'origin', wanted], tree);
+  const has = async (): Promise<boolean> => (await git.attempt(['cat-file', '-e', object], tree)).code === 0;
+  if (shallow?.code === 0 && (await has())) return;
   // The ref has moved since, or the server does not give commits by their names: everything may hold it.
-  const unshallow = shallow.code === 0 ? ['--unshallow'] : [];
+  const unshallow = shallow?.code === 0 ? ['--unshallow'] : [];
+  const others = within === undefined ? [] : [`+${fullRef(within)}`];
+  const refs = ['+refs/heads/*:refs/remotes/origin/*', ...(ref === undefined ? others : [wanted])];
   const whole = await git.attempt(
-    [
-      'fetch',
-      '--quiet',
-      '--tags',
-      '--force',
-      ...unshallow,
-      '--',
-      'origin',
-      '+refs/heads/*:refs/remotes/origin/*',
-    ],
+    [...fetchFrom, '--tags', '--force', ...unshallow, '--', 'origin', ...new Set(refs)],
     tree,
   );
-  if (whole.code !== 0) throw git.failure(whole.stderr === '' ? shallow.stderr : whole.stderr);
-  if ((await git.attempt(['cat-file', '-e', object], tree)).code !== 0)
-    throw git.failure('', `It does not have ${object}; check the commit.`);
+  if (whole.code !== 0) throw git.failure(whole.stderr === '' ? (shallow?.stderr ?? '') : whole.stderr);
+  if (!(await has())) throw git.failure('', `It does not have ${object}; check the commit.`);
+}
+
+/** A ref of a server that need not be a branch. */
+function fullRef(name: string): string {
+  return name.startsWith('refs/') ? name : `refs/heads/${name}`;
+}
+
+/** What has git-lfs put large files in the place of their pointers, as `git lfs install` writes it; nothing without git-lfs. */
+async function largeFileFilters(git: GitProgram, tree: string): Promise<string[]> {
+  if ((await git.attempt(['lfs', 'version'], tree)).code !== 0) return [];
+  return ['-c', 'filter.lfs.process=git-lfs filter-process', '-c', 'filter.lfs.required=true'];
 }
 
 /** A branch is checked out as one, so that a repository that is kept is on it. */

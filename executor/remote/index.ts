@@ -1,6 +1,7 @@
 export {
   type GitSource,
   type HttpSource,
+  isCommit,
   parseRemote,
   type RemoteFlags,
   type RemoteSource,
@@ -8,3 +9,4 @@ export {
 export { RemoteSources, type ResolvedRemote } from './remote-sources.ts';
 export { GitTrees } from './git-trees.ts';
 export { HttpFiles } from './http-files.ts';
+export type { SshFiles } from './git-program.ts';

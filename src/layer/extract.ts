@@ -1,23 +1,11 @@
-import { closeSync, openSync, readSync } from 'node:fs';
-import { spawn } from 'node:child_process';
-import { createReadStream } from 'node:fs';
+import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
-import { PassThrough, type Duplex, Duplex as DuplexStream } from 'node:stream';
-import { findProgram, type PathBytes } from '../os/index.ts';
+import type { PathBytes } from '../os/index.ts';
 import { BuildError, KilnError, systemErrorCode } from '../support/index.ts';
-import { TarReader } from './tar-reader.ts';
+import { compressionOf, decompressorOf, isTarHeader } from './archive-compression.ts';
+import { type TarHandler, TarReader } from './tar-reader.ts';
 import type { Territory } from './territory.ts';
 import { TreeWriter } from './tree-writer.ts';
-
-type ArchiveCompression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
-
-const magics: readonly (readonly [ArchiveCompression, readonly number[]])[] = [
-  ['gzip', [0x1f, 0x8b]],
-  ['zstd', [0x28, 0xb5, 0x2f, 0xfd]],
-  ['bzip2', [0x42, 0x5a, 0x68]],
-  ['xz', [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
-];
 
 function readStart(file: PathBytes, length: number): Buffer {
   const fd = openSync(file, 'r');
@@ -27,47 +15,6 @@ function readStart(file: PathBytes, length: number): Buffer {
   } finally {
     closeSync(fd);
   }
-}
-
-function compressionOf(start: Buffer): ArchiveCompression {
-  return magics.find(([, magic]) => magic.every((byte, index) => start[index] === byte))?.[0] ?? 'none';
-}
-
-function decompressorOf(compression: ArchiveCompression): Duplex {
-  switch (compression) {
-    case 'none':
-      return new PassThrough();
-    case 'gzip':
-      return createGunzip();
-    case 'zstd':
-      return createZstdDecompress();
-    case 'bzip2':
-    case 'xz':
-      return external(compression);
-  }
-}
-
-/** bzip2 and xz have no decoder in Node; the programs of the system, or of Kiln's own image, are used. */
-function external(program: 'bzip2' | 'xz'): Duplex {
-  const child = spawn(findProgram(program) ?? `/usr/bin/${program}`, ['-dc'], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    env: {},
-  });
-  const duplex = DuplexStream.from({ writable: child.stdin, readable: child.stdout });
-  child.once('error', (cause) => {
-    duplex.destroy(
-      new BuildError(`ADD of a ${program} archive needs the program ${program}`, {
-        code: 'E_ARCHIVE_DECODER',
-        cause,
-        remedy: `Install ${program}, or compress the archive with gzip or zstd.`,
-      }),
-    );
-  });
-  child.once('exit', (code) => {
-    if (code !== 0 && code !== null)
-      duplex.destroy(new BuildError(`${program} cannot read the archive`, { code: 'E_ARCHIVE_DAMAGED' }));
-  });
-  return duplex;
 }
 
 /** True when a file is a tar archive that ADD unpacks: plain, or compressed by gzip, bzip2, xz or zstd. */
@@ -92,49 +39,129 @@ export async function isTarArchive(file: PathBytes): Promise<boolean> {
   return isTarHeader(first);
 }
 
-function isTarHeader(start: Buffer): boolean {
-  if (start.length < 512) return false;
-  let sum = 8 * 32;
-  for (let at = 0; at < 512; at++) if (at < 148 || at >= 156) sum += start[at] ?? 0;
-  const stored = start.toString('latin1', 148, 156).replace(/\0.*$/s, '').trim();
-  return /^[0-7]+$/.test(stored) && parseInt(stored, 8) === sum;
+/** Whom what is unpacked belongs to, and how far it may go. */
+export interface ExtractOptions {
+  /** Who everything in the archive is to belong to; default its own owners. */
+  readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
+  /** Where the tree's files are, when not all of them are below the root. */
+  readonly territory?: Territory;
+  /** Sees everything before it is written, and may refuse it by throwing. */
+  readonly guard?: Pick<TarHandler, 'entry' | 'data' | 'hole'>;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
  * Unpacks an archive of any kind that {@link isTarArchive} knows below `destination` in the tree `root`, on the calling
  * thread. The destination keeps its own mode and owner.
  *
- * @param options `owner`: who everything in the archive is to belong to, default its own owners; `territory`: where the tree's
- *   files are, when not all of them are below the root.
  * @throws BuildError `E_TAR_UNSAFE`, `E_TAR_MALFORMED`, `E_ARCHIVE_DAMAGED`; `E_ARCHIVE_DECODER` when a program is missing.
  */
 export async function extractTar(
   file: PathBytes,
   root: string,
   destination: string,
-  options: {
-    readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
-    readonly territory?: Territory;
-  } = {},
+  options: ExtractOptions = {},
 ): Promise<void> {
-  const { owner, territory } = options;
+  await extractStream(createReadStream(file, { highWaterMark: 1 << 16 }), root, destination, options);
+}
+
+/**
+ * {@link extractTar} of an archive that comes as a stream, of which nothing but the files in it is stored.
+ *
+ * @throws as extractTar; BuildError `E_ARCHIVE_UNKNOWN` for what is no archive; what the stream and the guard throw.
+ */
+export async function extractStream(
+  stream: AsyncIterable<Buffer>,
+  root: string,
+  destination: string,
+  options: ExtractOptions = {},
+): Promise<void> {
+  const { owner, territory, guard, signal } = options;
   const writer = new TreeWriter({ root, destination, whiteouts: 'none', owner }, territory);
-  const reader = new TarReader(writer, { sparse: true });
+  const reader = new TarReader(guard === undefined ? writer : guarded(writer, guard), { sparse: true });
   try {
+    const [start, bytes] = await peek(stream, 16);
     await pipeline(
-      createReadStream(file),
-      decompressorOf(compressionOf(readStart(file, 16))),
+      bytes,
+      decompressorOf(compressionOf(start)),
       async (chunks: AsyncIterable<Buffer>) => {
-        for await (const chunk of chunks) reader.write(chunk);
+        const [header, rest] = await peek(chunks, 512);
+        if (!isTarHeader(header) && !isEmptyArchive(header)) throw unknownArchive();
+        for await (const chunk of rest) reader.write(chunk);
       },
+      signal === undefined ? {} : { signal },
     );
     reader.finish();
     writer.finish();
   } catch (error) {
     writer.abort();
-    // What is wrong with an archive of the context is the build's fault, not a registry's.
-    if (error instanceof KilnError && error.category === 'registry')
-      throw new BuildError(error.message, { code: error.code, remedy: error.remedy, cause: error.cause });
-    throw error;
+    throw archiveError(error);
   }
+}
+
+/** The first bytes of a stream, fewer only if it has no more, and the whole stream. */
+async function peek(
+  stream: AsyncIterable<Buffer>,
+  length: number,
+): Promise<readonly [Buffer, AsyncIterable<Buffer>]> {
+  const iterator = stream[Symbol.asyncIterator]();
+  let start = Buffer.alloc(0);
+  while (start.length < length) {
+    const next = await iterator.next();
+    if (next.done === true) break;
+    start = Buffer.concat([start, next.value]);
+  }
+  async function* whole(): AsyncGenerator<Buffer> {
+    try {
+      yield start;
+      for (let next = await iterator.next(); next.done !== true; next = await iterator.next())
+        yield next.value;
+    } finally {
+      await iterator.return?.();
+    }
+  }
+  return [start, whole()];
+}
+
+/** An archive with nothing in it begins with what ends all others. */
+function isEmptyArchive(start: Buffer): boolean {
+  return start.length >= 512 && start.subarray(0, 512).every((byte) => byte === 0);
+}
+
+function guarded(handler: TarHandler, guard: NonNullable<ExtractOptions['guard']>): TarHandler {
+  return {
+    entry: (entry) => {
+      guard.entry(entry);
+      handler.entry(entry);
+    },
+    data: (chunk) => {
+      guard.data(chunk);
+      handler.data(chunk);
+    },
+    hole: (length) => {
+      guard.hole(length);
+      handler.hole(length);
+    },
+    end: () => handler.end(),
+  };
+}
+
+function unknownArchive(): BuildError {
+  return new BuildError('this is no tar archive', {
+    code: 'E_ARCHIVE_UNKNOWN',
+    remedy: 'Give a tar archive: plain, or compressed by gzip, zstd, bzip2 or xz.',
+  });
+}
+
+/** What is wrong with an archive that was given is the build's fault, not a registry's. */
+function archiveError(error: unknown): unknown {
+  if (error instanceof KilnError && error.category === 'registry' && error.code.startsWith('E_TAR_'))
+    return new BuildError(error.message, { code: error.code, remedy: error.remedy, cause: error.cause });
+  if (/^(?:Z|ZSTD)_/.test(systemErrorCode(error) ?? ''))
+    return new BuildError('the archive is damaged, or was cut short', {
+      code: 'E_ARCHIVE_DAMAGED',
+      cause: error,
+      remedy: 'Make it again, and see that it arrives whole.',
+    });
+  return error;
 }

@@ -6,7 +6,7 @@ export { decompress } from './decompress.ts';
 export { waitForLaterChanges } from './clock.ts';
 export { clearUnchanged } from './earlier.ts';
 export { opaqueName, whiteoutPrefix } from './entries.ts';
-export { extractTar, isTarArchive } from './extract.ts';
+export { type ExtractOptions, extractStream, extractTar, isTarArchive } from './extract.ts';
 export type { Layer } from './layer.ts';
 export { LayerProblems } from './layer-problems.ts';
 export type { LayerSource } from './layer-source.ts';

@@ -120,10 +120,14 @@ export class RegistryClient implements AsyncDisposable {
    * Reads a file of any web server, over this client's connections: through the same proxies, with the certificates that were
    * given for its host, and again when it fails for a passing reason. No credentials are sent but those of its address.
    *
+   * @param trustOf whom to trust; default as {@link trustOf} says.
    * @throws KilnError `E_REGISTRY_UNAVAILABLE`, `E_REGISTRY_CERTIFICATE`, `E_REGISTRY_REFUSED`.
    */
-  readWebFile(request: WebRequest): Promise<WebAnswer> {
-    const once = this.#transport.sender((host) => this.trustOf(host));
+  readWebFile(
+    request: WebRequest,
+    trustOf: (host: string) => HostTrust = (host) => this.trustOf(host),
+  ): Promise<WebAnswer> {
+    const once = this.#transport.sender(trustOf);
     const { pullRetries = defaultRetries, longestWait } = this.#options;
     return readWebFile(withRetries(once, pullRetries, longestWait), request);
   }

@@ -3,6 +3,8 @@ export {
   dockerConfigFiles,
   parseCredentialHelpers,
 } from './auth/default-keychain.ts';
+export { azureCredential, mayBeSomebodyToAzure } from './auth/identities/azure.ts';
+export { googleToken, mayBeSomebodyToGoogle } from './auth/identities/google.ts';
 export { LoginFile } from './auth/login-file.ts';
 export { RegistryClient, type RepositoryName } from './client.ts';
 export { RegistryError } from './errors.ts';

@@ -57,11 +57,6 @@ const mistakes: Readonly<Record<string, Mistake>> = {
     code: codes.build,
     says: /Dockerfile:3: .*buidler[\s\S]*builder/,
   },
-  'a stage that comes later': {
-    dockerfile: 'FROM %BASE%\nCOPY --from=later /a /a\nFROM %BASE% AS later\n',
-    code: codes.build,
-    says: /Dockerfile:2: .*later/,
-  },
   'a stage that copies from itself': {
     dockerfile: 'FROM %BASE% AS loop\nCOPY --from=loop /a /a\n',
     code: codes.build,

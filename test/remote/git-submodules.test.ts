@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { GitTrees } from '../../executor/remote/git-trees.ts';
 import { type GitSource } from '../../executor/remote/index.ts';
+import { RegistryClient } from '../../src/registry/index.ts';
 import { type GitServer, startGitServer, TestRepository } from '../support/git-server.ts';
 
 /*
@@ -60,11 +61,9 @@ describe('a repository with submodules', () => {
       ...{ kind: 'git', remote, ref: undefined, directory: '', checksum: undefined },
       ...{ keepGitDir: true, submodules: true, commitTimes: false, ...options },
     };
-    const trees = new GitTrees(
-      () => ({ certificate: undefined, clientCertificate: undefined, skipVerify: false }),
-      directory,
-    );
-    return trees.checkOut(source, await trees.identify(source, 'here'), 'here');
+    await using client = new RegistryClient();
+    const trees = new GitTrees(client, directory);
+    return await trees.checkOut(source, await trees.identify(source, 'here'), 'here');
   }
 
   const git = (tree: string, ...args: string[]): string =>

@@ -95,11 +95,15 @@ export function inspectConfig(reference: string): {
   return JSON.parse(text) as ReturnType<typeof inspectConfig>;
 }
 
-/** The manifest that a registry serves for an image, read by skopeo. */
-export function inspectManifest(reference: string): {
+/** The manifest of an image, read by skopeo. @param transport where it is; by default a registry. */
+export function inspectManifest(
+  reference: string,
+  transport = 'docker://',
+): {
   layers: { digest: string; mediaType: string; size: number }[];
 } {
-  const text = execFileSync('skopeo', ['inspect', '--raw', '--tls-verify=false', `docker://${reference}`], {
+  const source = `${transport}${reference}`;
+  const text = execFileSync('skopeo', ['inspect', '--raw', '--tls-verify=false', source], {
     encoding: 'utf8',
   });
   return JSON.parse(text) as ReturnType<typeof inspectManifest>;

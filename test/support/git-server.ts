@@ -10,6 +10,8 @@ export interface GitServer extends TestServer {
   /** `http://127.0.0.1:port/NAME.git`. */
   url(name: string): string;
   readonly requests: readonly IncomingMessage[];
+  /** Answers a request that came to another server. */
+  readonly forward: (request: IncomingMessage, response: ServerResponse) => void;
 }
 
 /**
@@ -20,14 +22,14 @@ export interface GitServer extends TestServer {
 export async function startGitServer(directory: string, login?: string): Promise<GitServer> {
   const requests: IncomingMessage[] = [];
   const wanted = login === undefined ? undefined : `Basic ${Buffer.from(login).toString('base64')}`;
-  const server = createServer((request, response) => {
+  const forward: GitServer['forward'] = (request, response) => {
     requests.push(request);
     if (wanted === undefined || request.headers.authorization === wanted)
       answer(directory, request, response);
     else response.writeHead(401, { 'www-authenticate': 'Basic realm="git"' }).end();
-  });
-  const listening = await listen(server);
-  return { ...listening, requests, url: (name) => `http://${listening.host}/${name}.git` };
+  };
+  const listening = await listen(createServer(forward));
+  return { ...listening, requests, forward, url: (name) => `http://${listening.host}/${name}.git` };
 }
 
 /** The Common Gateway Interface (RFC 3875), as far as git's backend uses it. */

@@ -49,7 +49,9 @@ export async function buildInProcess(request: InProcessBuild): Promise<InProcess
   await using client = new RegistryClient();
   const { output } = await build(
     {
-      context,
+      context: { kind: 'directory', path: context },
+      contextSubPath: undefined,
+      contextAccess: {},
       contexts: parseBuildContexts(request.contexts ?? []),
       dockerfile: join(directory, 'Dockerfile'),
       subject: 'test Dockerfile',

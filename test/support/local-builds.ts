@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { unpackLayout } from './check-image.ts';
+import { inspectManifest, unpackLayout } from './check-image.ts';
 import { type Ended, kiln, type RunOptions, temporaryDirectory, writeFiles } from './programs.ts';
 import { listTree } from './trees.ts';
 
@@ -22,6 +22,8 @@ export interface LocalBuildOptions extends RunOptions {
 export interface LocalBuild extends Ended {
   /** The root file system as umoci unpacks the image. */
   root(): string;
+  /** The manifest of its image, as skopeo reads it. */
+  manifest(): { readonly layers: readonly unknown[] };
   /** Its paths, as {@link listTree} tells them. */
   tree(format?: string): string[];
 }
@@ -52,7 +54,8 @@ export async function openLocalBuilds(): Promise<LocalBuilds> {
         run,
       );
       const root = (): string => join(unpackLayout(directory, `${layout}:latest`), 'rootfs');
-      return { ...ended, root, tree: (format) => listTree(root(), format) };
+      const manifest = (): { layers: unknown[] } => inspectManifest(`${layout}:latest`, 'oci:');
+      return { ...ended, root, manifest, tree: (format) => listTree(root(), format) };
     },
     [Symbol.asyncDispose]: () => scratch[Symbol.asyncDispose](),
   };

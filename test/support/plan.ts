@@ -34,7 +34,7 @@ export async function planOf(
   await using scratch = await temporaryDirectory();
   const get = (request: WebRequest): Promise<WebAnswer> => client.readWebFile(request);
   const files = new HttpFiles({ get, scratch: scratch.path, memory: undefined });
-  const trees = new GitTrees((host) => client.trustOf(host), scratch.path);
+  const trees = new GitTrees(client, scratch.path);
   return await planBuild({
     dockerfile: parsed,
     subject: 'test Dockerfile',
@@ -44,7 +44,7 @@ export async function planOf(
     buildArguments,
     platform,
     remotes: new RemoteSources(files, trees),
-    contexts: new NamedContexts(new Map(), trees),
+    contexts: new NamedContexts(new Map(), () => Promise.reject(new Error('nothing is fetched'))),
     keyed: true,
     readings: new TreeReadings(),
     rules: { ...noCacheRules, ...setting.rules },

@@ -22,7 +22,9 @@ export interface Ended {
 
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
-  readonly input?: string;
+  readonly input?: string | Buffer;
+  /** Standard input stays open: more of it might come. */
+  readonly inputGoesOn?: boolean;
   readonly cwd?: string;
   /** A command that runs the program, as `setpriv` does, with its arguments. */
   readonly under?: readonly string[];
@@ -48,7 +50,8 @@ export async function kiln(
     env: { PATH: process.env.PATH, HOME: '/nonexistent', CI: 'true', ...options.env },
   });
   child.stdin.on('error', () => undefined);
-  child.stdin.end(options.input ?? '');
+  child.stdin.write(options.input ?? '');
+  if (options.inputGoesOn !== true) child.stdin.end();
   options.onStart?.(child);
   return ended(child);
 }

@@ -8,6 +8,8 @@ export interface WebRequest {
   /** User and password in it are for this server alone, and are sent nowhere else. */
   readonly url: URL;
   readonly headers?: Readonly<Record<string, string>>;
+  /** The value of an Authorization header, for this server alone; in place of user and password in the address. */
+  readonly authorization?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -15,6 +17,8 @@ export interface WebRequest {
 export interface WebAnswer {
   readonly status: number;
   header(name: string): string | undefined;
+  /** The address that answered. */
+  readonly url: URL;
   readonly body: Readable & { dump(): Promise<void> };
 }
 
@@ -31,20 +35,24 @@ export interface HostTrust {
  * @throws KilnError as requests to registries do: `E_REGISTRY_UNAVAILABLE`, `E_REGISTRY_CERTIFICATE`, `E_REGISTRY_REFUSED` for
  * redirects that are not followed.
  */
-export async function readWebFile(send: Send, { url, headers, signal }: WebRequest): Promise<WebAnswer> {
-  const login = authorizationOf(url);
-  const bare = new URL(url);
-  bare.username = '';
-  bare.password = '';
-  const own: Send = (request) =>
-    send(
-      login === undefined ? request : { ...request, headers: { ...request.headers, authorization: login } },
-    );
-  const request = { method: 'GET', url: bare, headers: { ...headers }, transfer: true, signal } as const;
-  const response = await followRedirects(request, own, send);
+export async function readWebFile(send: Send, request: WebRequest): Promise<WebAnswer> {
+  const { headers, signal } = request;
+  const login = request.authorization ?? authorizationOf(request.url);
+  let url = new URL(request.url);
+  url.username = '';
+  url.password = '';
+  const elsewhere: Send = (sent) => {
+    ({ url } = sent);
+    return send(sent);
+  };
+  const own: Send = (sent) =>
+    elsewhere(login === undefined ? sent : { ...sent, headers: { ...sent.headers, authorization: login } });
+  const first = { method: 'GET', url, headers: { ...headers }, transfer: true, signal } as const;
+  const response = await followRedirects(first, own, elsewhere);
   return {
     status: response.status,
     header: (name) => headerOf(response, name),
+    url,
     body: response.body,
   };
 }

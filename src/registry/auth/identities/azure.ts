@@ -32,10 +32,9 @@ export function azureIdentity(send: Send, environment: Environment, matches: Reg
   let credential: TokenCredential | undefined;
   return {
     name: 'Azure',
-    knows: (registry) => matches.test(registry) && mayBeSomebody(environment),
+    knows: (registry) => matches.test(registry) && mayBeSomebodyToAzure(environment),
     obtain: async (registry, signal) => {
-      const { chooseCredential } = await import('./azure-library.ts');
-      credential ??= chooseCredential(environment);
+      credential ??= await azureCredential(environment);
       let failure: unknown;
       for (const audience of audiences(registry)) {
         const token = await credential.getToken(audience, { abortSignal: signal });
@@ -51,8 +50,14 @@ export function azureIdentity(send: Send, environment: Environment, matches: Reg
   };
 }
 
+/** Who we are to Azure: a workload, a service principal, or the machine. */
+export async function azureCredential(environment: Environment): Promise<TokenCredential> {
+  const { chooseCredential } = await import('./azure-library.ts');
+  return chooseCredential(environment);
+}
+
 /** Whether it is worth asking: to find out that there is no managed identity takes long. */
-function mayBeSomebody(environment: Environment): boolean {
+export function mayBeSomebodyToAzure(environment: Environment): boolean {
   const { AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE, IDENTITY_ENDPOINT, MSI_ENDPOINT, IMDS_ENDPOINT } =
     environment;
   const { AZURE_POD_IDENTITY_AUTHORITY_HOST } = environment;

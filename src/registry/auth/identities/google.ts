@@ -13,10 +13,9 @@ const hosts = /^(?:gcr\.io|.+\.gcr\.io|.+\.pkg\.dev)$/;
 export function googleIdentity(environment: Environment): Identity {
   return {
     name: 'Google',
-    knows: (registry) => hosts.test(registry) && mayBeSomebody(environment),
+    knows: (registry) => hosts.test(registry) && mayBeSomebodyToGoogle(environment),
     obtain: async () => {
-      const { accessToken } = await import('./google-library.ts');
-      const { token, expires } = await accessToken(environment.GOOGLE_CLOUD_PROJECT);
+      const { token, expires } = await googleToken(environment);
       return {
         kind: 'basic',
         username: 'oauth2accesstoken',
@@ -28,11 +27,19 @@ export function googleIdentity(environment: Environment): Identity {
   };
 }
 
+/** An access token of Google's by Application Default Credentials, and when it expires. @throws Error saying why there is none. */
+export async function googleToken(
+  environment: Environment,
+): Promise<{ readonly token: string; readonly expires: number | null | undefined }> {
+  const { accessToken } = await import('./google-library.ts');
+  return accessToken(environment.GOOGLE_CLOUD_PROJECT);
+}
+
 /**
  * Whether it is worth asking. Most who pull a public image from there are nobody to Google, and to find out that there is no metadata
  * server takes seconds.
  */
-function mayBeSomebody(environment: Environment): boolean {
+export function mayBeSomebodyToGoogle(environment: Environment): boolean {
   const {
     GOOGLE_APPLICATION_CREDENTIALS,
     GCE_METADATA_HOST,

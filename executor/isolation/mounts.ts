@@ -7,6 +7,7 @@ import {
   openSync,
   readdirSync,
   rmdirSync,
+  rmSync,
   symlinkSync,
   unlinkSync,
 } from 'node:fs';
@@ -56,6 +57,8 @@ export function mountOverlay(
   const data = `lowerdir=${lower},upperdir=upper,workdir=work,${how},metacopy=off,index=off`;
   // A step may make device nodes, for they belong to some images, but not reach the machine's disks through them.
   const flags = mountFlags.noDev;
+  // So the kernel marks a directory that was mounted as below; here it is sure that nothing has crashed since.
+  rmSync(join(space.directory, 'work/work/incompat'), { recursive: true, force: true });
   // What a step syncs need not reach the disk: after a crash its directory is thrown away. Linux knows this since 5.10.
   try {
     mount('overlay', 'merged', 'overlay', flags, `${data},volatile`);

@@ -213,12 +213,21 @@ describe('a build of a context that is an archive', () => {
     const built = await build(['--context', written('failing.tar', archiveOf(failing))]);
     assert.equal(built.code, 1);
     assert.match(built.messages, /Dockerfile:2: .*E_COPY_SOURCE_NOT_FOUND/);
+    const ingest = join(directory, 'volume/ingest');
     const ended = await kiln('executor', ['--context', '-', '--cache-dir', join(directory, 'volume')], {
       input: archiveOf(tree).subarray(0, 2048),
       inputGoesOn: true,
-      onStart: (child) => void setTimeout(() => child.kill('SIGTERM'), 1500),
+      onStart: (child) => {
+        // Once it has begun to unpack.
+        const timer = setInterval(() => {
+          if (!existsSync(ingest) || readdirSync(ingest).length === 0) return;
+          clearInterval(timer);
+          child.kill('SIGTERM');
+        }, 20);
+        child.once('exit', () => clearInterval(timer));
+      },
     });
     assert.equal(ended.code, 143, ended.stderr);
-    assert.deepEqual(readdirSync(join(directory, 'volume/ingest')), []);
+    assert.deepEqual(readdirSync(ingest), []);
   });
 });

@@ -104,7 +104,7 @@ export function basesOf({ events }: Ended): { readonly outcome: string; readonly
 /** A temporary directory that is removed when disposed. */
 export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly path: string }> {
   const path = await mkdtemp(join(tmpdir(), 'kiln-test-'));
-  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 5 }) };
 }
 
 /** Writes files, making their directories. */

@@ -5,13 +5,8 @@ import type { RegistryClient } from '../src/registry/index.ts';
 import { type Progress, TextFiles, version } from '../src/support/index.ts';
 import { BaseResolver } from './bases.ts';
 import { checkBuild } from './checks.ts';
-import {
-  type ContextPlace,
-  dockerfileName,
-  fetchContext,
-  isIgnoredForCertain,
-  TreeReadings,
-} from './context/index.ts';
+import { dockerfileName, isIgnoredForCertain, TreeReadings } from './context/index.ts';
+import { type ContextPlace, fetchContext } from './context/kinds/index.ts';
 import { addExcerpt, parseDockerfile } from '../src/dockerfile/index.ts';
 import { exportOutput } from './export/index.ts';
 import {

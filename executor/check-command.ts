@@ -29,12 +29,8 @@ import {
 } from '../src/support/index.ts';
 import { Volume } from '../src/volume/index.ts';
 import { countOf, factsOf, mergeFindings, requireNoFindings } from './checks.ts';
-import {
-  type BuildContext,
-  type ContextPlace,
-  dockerfileName,
-  isIgnoredForCertain,
-} from './context/index.ts';
+import { type BuildContext, dockerfileName, isIgnoredForCertain } from './context/index.ts';
+import type { ContextPlace } from './context/kinds/index.ts';
 import { parseBuildContexts } from './named-contexts.ts';
 import { openSource } from './open-source.ts';
 import {

@@ -15,13 +15,8 @@ import {
 import { BuildError, UsageError } from '../src/support/index.ts';
 import { layersOf, OciLayout, readImage } from '../src/volume/index.ts';
 import { type BaseImage, fromStored } from './base-image.ts';
-import {
-  type BuildContext,
-  type ContextAddress,
-  openContext,
-  parseContext,
-  type RemoteContext,
-} from './context/index.ts';
+import { type BuildContext, openContext } from './context/index.ts';
+import { type ContextAddress, parseContext, type RemoteContext } from './context/kinds/index.ts';
 
 /** Where the files of a named context are. */
 type ContextSource =

@@ -4,7 +4,7 @@ import { type Progress, randomName } from '../src/support/index.ts';
 import { NodeClient } from '../src/volume/index.ts';
 import { NodePresence } from './node-presence.ts';
 import { NodeWarmer } from './node-warmer.ts';
-import { contextName } from './context/index.ts';
+import { contextName } from './context/kinds/index.ts';
 import type { BuildOptions } from './options.ts';
 import type { BuildVolumes } from './volumes.ts';
 

@@ -2,14 +2,8 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { resolveInRoot } from '../src/os/index.ts';
 import { UsageError } from '../src/support/index.ts';
-import {
-  type BuildContext,
-  type ContextPlace,
-  fetchContext,
-  openContext,
-  readDockerfile,
-  standardInput,
-} from './context/index.ts';
+import { type BuildContext, openContext, readDockerfile, standardInput } from './context/index.ts';
+import { type ContextPlace, fetchContext } from './context/kinds/index.ts';
 import { dockerfilePath } from './dockerfile-path.ts';
 import type { ContextOptions } from './options.ts';
 

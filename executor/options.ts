@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
-import { type ContextAddress, type RepositoryAccess, standardInput } from './context/index.ts';
+import { standardInput } from './context/index.ts';
+import type { ContextAddress, RepositoryAccess } from './context/kinds/index.ts';
 import type { Compression } from '../src/layer/index.ts';
 import type { Annotations } from './annotations.ts';
 import type { ImageFormat } from './image.ts';

@@ -14,8 +14,8 @@ export interface PushCheckParts {
 
 /**
  * Finds out whether the image may be pushed while the build is being planned, so that a long build does not end with a
- * refusal: in each repository an upload is begun, and given up. Only a refusal counts. A registry that has a fault now may have
- * none when the image is there.
+ * refusal: in each repository an upload is begun, and given up. A refusal counts, and a registry that cannot be reached. One that has a
+ * fault now may have none when the image is there.
  */
 export class PushCheck implements AsyncDisposable {
   readonly #parts: PushCheckParts;

@@ -3,14 +3,14 @@ import type { Option } from 'commander';
 import { booleanFlag, listFlag, parsePairs, valueFlag } from '../src/cli/index.ts';
 import { formatPlatform, parseBuildPlatform, type Platform, type Reference } from '../src/oci/index.ts';
 import { UsageError } from '../src/support/index.ts';
+import { dockerfileName } from './context/index.ts';
 import {
   accessOf,
   type ContextAddress,
   contextName,
-  dockerfileName,
   parseBuildContext,
   parseGitFlags,
-} from './context/index.ts';
+} from './context/kinds/index.ts';
 import { parseBuildContexts } from './named-contexts.ts';
 import type { ContextOptions, SourceOptions } from './options.ts';
 import { sourceDate, withSourceDate } from './source-date.ts';

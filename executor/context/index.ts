@@ -1,19 +1,6 @@
 export { copyInto, type CopyRequest, type FetchedSource } from './copy.ts';
 export { type IgnoreRules, isIgnoredForCertain, parseExcludes } from './dockerignore.ts';
 export { gatherInto, type Gathered } from './gather.ts';
-export {
-  accessOf,
-  type ContextAddress,
-  contextName,
-  type ContextPlace,
-  fetchContext,
-  type GitFlags,
-  parseBuildContext,
-  parseContext,
-  parseGitFlags,
-  type RemoteContext,
-  type RepositoryAccess,
-} from './kinds/index.ts';
 export { makeDirectory } from './make-directory.ts';
 export { ModeChange } from './mode-change.ts';
 export {

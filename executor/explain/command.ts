@@ -31,7 +31,8 @@ import {
 import { Volume } from '../../src/volume/index.ts';
 import { BaseResolver } from '../bases.ts';
 import { cacheFlags, type CacheFlags, cacheOptions } from '../cache-flags.ts';
-import { type ContextPlace, dockerfileName, fetchContext, TreeReadings } from '../context/index.ts';
+import { dockerfileName, TreeReadings } from '../context/index.ts';
+import { type ContextPlace, fetchContext } from '../context/kinds/index.ts';
 import { NamedContexts } from '../named-contexts.ts';
 import { openSource } from '../open-source.ts';
 import type { CacheOptions, SourceOptions } from '../options.ts';

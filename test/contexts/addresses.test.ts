@@ -7,7 +7,7 @@ import {
   parseBuildContext,
   parseContext,
   parseGitFlags,
-} from '../../executor/context/index.ts';
+} from '../../executor/context/kinds/index.ts';
 import { parseBuildContexts } from '../../executor/named-contexts.ts';
 import { contextOptions } from '../../executor/source-flags.ts';
 import { KilnError } from '../../src/support/index.ts';

@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileS
 import { createServer } from 'node:https';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { GitFlags } from '../../executor/context/index.ts';
+import type { GitFlags } from '../../executor/context/kinds/index.ts';
 import { TestAuthority } from '../support/certificates.ts';
 import { fetchHere } from '../support/contexts.ts';
 import { type GitServer, startGitServer, TestRepository } from '../support/git-server.ts';

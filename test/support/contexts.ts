@@ -1,6 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
-import { accessOf, type GitFlags, fetchContext, parseBuildContext } from '../../executor/context/index.ts';
+import {
+  accessOf,
+  type GitFlags,
+  fetchContext,
+  parseBuildContext,
+} from '../../executor/context/kinds/index.ts';
 import { RegistryClient, type RegistryOptions } from '../../src/registry/index.ts';
 import { Progress } from '../../src/support/index.ts';
 import { temporaryDirectory } from './programs.ts';

@@ -60,31 +60,35 @@ export class PushCheck implements AsyncDisposable {
   }
 
   async #try(name: RepositoryName): Promise<void> {
-    try {
-      const { cancelled } = await this.#parts.client.repository(name).tryPush(this.#signal);
-      this.#cancelled.push(cancelled);
-    } catch (error) {
-      if (!(error instanceof KilnError)) throw error;
-      const { code, category, remedy, cause, message } = error;
-      if (isPassing(error)) {
-        this.#parts.progress.warn(`whether the image may be pushed is not known yet: ${message}`);
-        return;
-      }
-      throw new KilnError(`nothing was built, since it could not be pushed: ${message}`, {
-        ...{ code, category, cause },
-        remedy: remedy ?? 'With --skip-push-permission-check the build begins all the same.',
-      });
+    const failure = await this.#begin(name);
+    if (failure === undefined) return;
+    const { code, category, remedy, cause, message } = failure;
+    if (isPassing(failure)) {
+      this.#parts.progress.warn(`whether the image may be pushed is not known yet: ${message}`);
+      return;
     }
+    throw new KilnError(`nothing was built, since it could not be pushed: ${message}`, {
+      ...{ code, category, cause },
+      remedy: remedy ?? 'With --skip-push-permission-check the build begins all the same.',
+    });
   }
 
   /** Without its cache a build is slower, and no worse. */
   async #tryCache(name: RepositoryName): Promise<void> {
+    const failure = await this.#begin(name);
+    if (failure !== undefined)
+      this.#parts.progress.warn(`what is built will not be kept in the layer cache: ${failure.message}`);
+  }
+
+  /** Begins an upload, and gives it up. @returns why the registry takes none. */
+  async #begin(name: RepositoryName): Promise<KilnError | undefined> {
     try {
       const { cancelled } = await this.#parts.client.repository(name).tryPush(this.#signal);
       this.#cancelled.push(cancelled);
+      return undefined;
     } catch (error) {
-      if (!(error instanceof KilnError)) throw error;
-      this.#parts.progress.warn(`what is built will not be kept in the layer cache: ${error.message}`);
+      if (error instanceof KilnError) return error;
+      throw error;
     }
   }
 }

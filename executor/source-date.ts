@@ -1,4 +1,4 @@
-import { UsageError } from '../src/support/index.ts';
+import { UsageError, type ProcessEnvironment } from '../src/support/index.ts';
 
 /** The build argument and the variable of the environment (reproducible-builds.org, "SOURCE_DATE_EPOCH"). */
 export const sourceDateName = 'SOURCE_DATE_EPOCH';
@@ -10,7 +10,7 @@ export interface SourceDateRequest {
   /** `--reproducible`; undefined: not said. */
   readonly reproducible: boolean | undefined;
   readonly buildArguments: ReadonlyMap<string, string>;
-  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly environment: ProcessEnvironment;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { listFlag } from '../../src/cli/index.ts';
-import { UsageError } from '../../src/support/index.ts';
+import { UsageError, type ProcessEnvironment } from '../../src/support/index.ts';
 
 /** Where a secret is: a file, or a variable of the executor's environment. */
 export type SecretSource =
@@ -35,10 +35,7 @@ export function mountFlags(): ReturnType<typeof listFlag>[] {
 }
 
 /** @throws UsageError `E_SECRET_FLAG`, `E_SSH_FLAG`. */
-export function mountSources(
-  { secret, ssh }: MountFlags,
-  environment: Readonly<Record<string, string | undefined>>,
-): MountSources {
+export function mountSources({ secret, ssh }: MountFlags, environment: ProcessEnvironment): MountSources {
   return {
     secrets: byId(
       secret.map((value) => parseSecret(value, environment)),
@@ -68,10 +65,7 @@ function byId<Value>(
 }
 
 /** `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`; without more it is the variable of that name, or else the file. */
-function parseSecret(
-  value: string,
-  environment: Readonly<Record<string, string | undefined>>,
-): [string, SecretSource] {
+function parseSecret(value: string, environment: ProcessEnvironment): [string, SecretSource] {
   const wrong = (why: string): UsageError =>
     new UsageError(`--secret ${why}`, {
       code: 'E_SECRET_FLAG',
@@ -102,10 +96,7 @@ function parseSecret(
 }
 
 /** `ID[=SOCKET]` or `ID=KEYFILE[,KEYFILE…]`. */
-function parseAgent(
-  value: string,
-  environment: Readonly<Record<string, string | undefined>>,
-): [string, readonly string[]] {
+function parseAgent(value: string, environment: ProcessEnvironment): [string, readonly string[]] {
   const equals = value.indexOf('=');
   const id = equals < 0 ? value : value.slice(0, equals);
   const given =

@@ -1,12 +1,10 @@
-import type { Progress } from '../../src/support/index.ts';
+import type { Progress, ProcessEnvironment } from '../../src/support/index.ts';
 
 /** The trace of one build. Disposing it ends what is open, and sends all. */
 export interface BuildTrace extends AsyncDisposable {
   /** The build did not succeed. */
   failed(error: unknown): void;
 }
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Traces a build when OpenTelemetry's variables ask for it: an address to send to, or `OTEL_TRACES_EXPORTER`. Nothing is loaded
@@ -15,7 +13,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
  * @see https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
  */
 export async function traceBuild(
-  environment: Environment,
+  environment: ProcessEnvironment,
   name: string,
   progress: Progress,
 ): Promise<BuildTrace | undefined> {
@@ -24,7 +22,7 @@ export async function traceBuild(
   return openTrace(environment, name, progress);
 }
 
-function isWanted(environment: Environment): boolean {
+function isWanted(environment: ProcessEnvironment): boolean {
   if (environment.OTEL_SDK_DISABLED?.toLowerCase() === 'true') return false;
   const { OTEL_TRACES_EXPORTER: exporter = '' } = environment;
   if (exporter !== '') return exporter !== 'none';

@@ -18,7 +18,13 @@ import {
   TraceIdRatioBasedSampler,
   TracerProvider,
 } from '@opentelemetry/sdk-trace';
-import { messageOf, type Progress, UsageError, version } from '../../src/support/index.ts';
+import {
+  messageOf,
+  type Progress,
+  UsageError,
+  version,
+  type ProcessEnvironment,
+} from '../../src/support/index.ts';
 import { BuildSpans } from './build-spans.ts';
 import type { BuildTrace } from './index.ts';
 
@@ -29,11 +35,7 @@ const patience = 5000;
 const maxQueueSize = 4096;
 
 /** @throws UsageError for a variable that asks for what is not there. */
-export function openTrace(
-  environment: Readonly<Record<string, string | undefined>>,
-  name: string,
-  progress: Progress,
-): BuildTrace {
+export function openTrace(environment: ProcessEnvironment, name: string, progress: Progress): BuildTrace {
   requireSupported(environment);
   const exporter = new TellingExporter(new OTLPTraceExporter(), (reason) =>
     progress.warn(`the trace of the build could not be sent: ${reason}`),
@@ -61,7 +63,7 @@ export function openTrace(
   };
 }
 
-function requireSupported(environment: Readonly<Record<string, string | undefined>>): void {
+function requireSupported(environment: ProcessEnvironment): void {
   const { OTEL_TRACES_EXPORTER: exporter = 'otlp' } = environment;
   if (!exporter.split(',').includes('otlp') && exporter !== '')
     throw new UsageError(`OTEL_TRACES_EXPORTER asks for ${exporter}, which Kiln does not have`, {
@@ -76,15 +78,12 @@ function requireSupported(environment: Readonly<Record<string, string | undefine
 }
 
 /** What runs the build may itself be traced, and says so as W3C Trace Context in `TRACEPARENT`. */
-function parentOf({
-  TRACEPARENT: traceparent,
-  TRACESTATE: tracestate,
-}: Readonly<Record<string, string | undefined>>): Context {
+function parentOf({ TRACEPARENT: traceparent, TRACESTATE: tracestate }: ProcessEnvironment): Context {
   const carrier = { ...(traceparent && { traceparent }), ...(tracestate && { tracestate }) };
   return new W3CTraceContextPropagator().extract(ROOT_CONTEXT, carrier, defaultTextMapGetter);
 }
 
-function samplerOf(environment: Readonly<Record<string, string | undefined>>): Sampler {
+function samplerOf(environment: ProcessEnvironment): Sampler {
   const { OTEL_TRACES_SAMPLER: name = '', OTEL_TRACES_SAMPLER_ARG: argument = '1' } = environment;
   const samplers: Readonly<Record<string, () => Sampler>> = {
     always_on: () => new AlwaysOnSampler(),

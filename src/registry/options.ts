@@ -1,4 +1,4 @@
-import type { Progress, TextFiles } from '../support/index.ts';
+import type { Progress, TextFiles, ProcessEnvironment } from '../support/index.ts';
 import type { CredentialHelperName } from './auth/default-keychain.ts';
 import type { Throttle } from './transfer/throttle.ts';
 
@@ -37,7 +37,7 @@ export interface RegistryOptions {
   /** Accept any certificate of registries that images are pulled from. */
   readonly skipTlsVerifyPull?: boolean;
   /** Where proxies are named (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and credentials may be; default `process.env`. */
-  readonly environment?: Readonly<Record<string, string | undefined>>;
+  readonly environment?: ProcessEnvironment;
   /**
    * Where Docker's config.json lies, or a Secret as Kubernetes mounts it (`.dockerconfigjson`), or the file itself; default:
    * the places that Docker and Podman look at.

@@ -4,6 +4,7 @@ export * from './events.ts';
 export * from './flight.ts';
 export * from './format.ts';
 export * from './main.ts';
+export type { ProcessEnvironment } from './process-environment.ts';
 export { LineSplitter, plainReporter } from './report-plain.ts';
 export * from './reporters.ts';
 export * from './rootless.ts';

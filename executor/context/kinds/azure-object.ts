@@ -7,8 +7,7 @@ import {
   StorageSharedKeyCredential,
 } from '@azure/storage-blob';
 import { azureCredential, mayBeSomebodyToAzure } from '../../../src/registry/index.ts';
-import { isAbortError, UsageError } from '../../../src/support/index.ts';
-import type { Environment } from './fetch-context.ts';
+import { isAbortError, UsageError, type ProcessEnvironment } from '../../../src/support/index.ts';
 import {
   changed,
   type ObjectPart,
@@ -33,7 +32,7 @@ export class AzureObject implements RemoteObject {
   readonly name: string;
   readonly #blob: () => Promise<BlobClient>;
 
-  constructor(_client: unknown, url: string, name: string, environment: Environment) {
+  constructor(_client: unknown, url: string, name: string, environment: ProcessEnvironment) {
     let blob: Promise<BlobClient> | undefined;
     this.#blob = () => (blob ??= connect(new URL(url), environment));
     this.name = name;
@@ -78,7 +77,7 @@ function firstLine(error: unknown): Error {
   return new Error(error instanceof Error ? (error.message.split('\n', 1)[0] ?? '') : String(error));
 }
 
-async function connect(url: URL, environment: Environment): Promise<BlobClient> {
+async function connect(url: URL, environment: ProcessEnvironment): Promise<BlobClient> {
   const { AZURE_STORAGE_CONNECTION_STRING: connection = '', AZURE_STORAGE_SAS_TOKEN: token = '' } =
     environment;
   const key = environment.AZURE_STORAGE_ACCESS_KEY ?? environment.AZURE_STORAGE_KEY ?? '';

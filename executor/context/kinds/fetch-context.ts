@@ -9,14 +9,12 @@ import {
   randomName,
   systemErrorCode,
   UsageError,
+  type ProcessEnvironment,
 } from '../../../src/support/index.ts';
 import { GitTrees, type SshFiles } from '../../remote/index.ts';
 import { type ArchiveContext, contextName, type RemoteContext } from './address.ts';
 import { BrokenStream, readObject, type RemoteObject } from './remote-object.ts';
 import { type ArchiveStream, unpackContext } from './unpack.ts';
-
-/** Variables of a process, in which credentials may be. */
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** With what contexts are fetched, and where to. */
 export interface ContextPlace {
@@ -25,7 +23,7 @@ export interface ContextPlace {
   readonly scratch: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;
-  readonly environment: Environment;
+  readonly environment: ProcessEnvironment;
 }
 
 /** How the server of a repository is reached. */

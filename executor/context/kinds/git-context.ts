@@ -1,8 +1,8 @@
-import { UsageError } from '../../../src/support/index.ts';
+import { UsageError, type ProcessEnvironment } from '../../../src/support/index.ts';
 import { parseBoolean } from '../../../src/cli/index.ts';
 import { type GitSource, isCommit } from '../../remote/index.ts';
 import { type ContextAddress, parseContext, parseGit } from './address.ts';
-import type { Environment, RepositoryAccess } from './fetch-context.ts';
+import type { RepositoryAccess } from './fetch-context.ts';
 
 /** What `--git` says of a context that is a repository; undefined: nothing. */
 export interface GitFlags {
@@ -79,7 +79,11 @@ export function accessOf({ insecureSkipTls, sshKey, sshKnownHosts }: GitFlags): 
  *
  * @throws UsageError as parseContext.
  */
-export function parseBuildContext(text: string, git: GitFlags, environment: Environment): ContextAddress {
+export function parseBuildContext(
+  text: string,
+  git: GitFlags,
+  environment: ProcessEnvironment,
+): ContextAddress {
   const where = '--context';
   const address = /^git:\/\//i.test(text)
     ? parseKanikoForm(text, where, environment)
@@ -99,7 +103,7 @@ export function parseBuildContext(text: string, git: GitFlags, environment: Envi
 function parseKanikoForm(
   text: string,
   where: string,
-  { GIT_PULL_METHOD }: Environment,
+  { GIT_PULL_METHOD }: ProcessEnvironment,
 ): { readonly kind: 'git'; readonly source: GitSource } {
   const method = GIT_PULL_METHOD === 'http' || GIT_PULL_METHOD === 'git' ? GIT_PULL_METHOD : 'https';
   const [, path = '', query = '', ref = '', commit] =
@@ -138,7 +142,7 @@ function withFlags(source: GitSource, git: GitFlags): GitSource {
 }
 
 /** Credentials for the repository itself, unless its address has some. They are no other host's business. */
-function withCredentials(remote: string, environment: Environment): string {
+function withCredentials(remote: string, environment: ProcessEnvironment): string {
   const { GIT_TOKEN = '', GIT_USERNAME = '', GIT_PASSWORD = '' } = environment;
   const [username, password] = GIT_TOKEN === '' ? [GIT_USERNAME, GIT_PASSWORD] : [GIT_TOKEN, ''];
   if (!/^https?:\/\//i.test(remote) || (username === '' && password === '')) return remote;

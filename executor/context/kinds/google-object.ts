@@ -4,8 +4,7 @@ import {
   type RegistryClient,
   type WebAnswer,
 } from '../../../src/registry/index.ts';
-import { isAbortError } from '../../../src/support/index.ts';
-import type { Environment } from './fetch-context.ts';
+import { isAbortError, type ProcessEnvironment } from '../../../src/support/index.ts';
 import {
   changed,
   type ObjectPart,
@@ -26,7 +25,7 @@ const remedyForCredentials =
 export class GoogleObject implements RemoteObject {
   readonly name: string;
   readonly #client: Pick<RegistryClient, 'readWebFile'>;
-  readonly #environment: Environment;
+  readonly #environment: ProcessEnvironment;
   readonly #emulator: string | undefined;
   readonly #path: string;
   #identity: Promise<string | undefined> | undefined;
@@ -35,7 +34,7 @@ export class GoogleObject implements RemoteObject {
     client: Pick<RegistryClient, 'readWebFile'>,
     { bucket, key }: { readonly bucket: string; readonly key: string },
     name: string,
-    environment: Environment,
+    environment: ProcessEnvironment,
   ) {
     this.#client = client;
     this.#environment = environment;

@@ -5,8 +5,7 @@ import type { Readable } from 'node:stream';
 import { getCACertificates } from 'node:tls';
 import { GetObjectCommand, S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 import type { RegistryClient } from '../../../src/registry/index.ts';
-import { isAbortError, messageOf } from '../../../src/support/index.ts';
-import type { Environment } from './fetch-context.ts';
+import { isAbortError, messageOf, type ProcessEnvironment } from '../../../src/support/index.ts';
 import {
   changed,
   type ObjectPart,
@@ -34,14 +33,14 @@ export class S3Object implements RemoteObject {
   readonly #bucket: string;
   readonly #key: string;
   readonly #trustOf: RegistryClient['trustOf'];
-  readonly #environment: Environment;
+  readonly #environment: ProcessEnvironment;
   #client: Promise<S3Client> | undefined;
 
   constructor(
     client: Pick<RegistryClient, 'trustOf'>,
     { bucket, key }: { readonly bucket: string; readonly key: string },
     name: string,
-    environment: Environment,
+    environment: ProcessEnvironment,
   ) {
     this.#trustOf = (host) => client.trustOf(host);
     this.#bucket = bucket;
@@ -99,7 +98,10 @@ function noCredentials(cause: unknown): Error {
   return new Error(`there are no credentials of AWS: ${messageOf(cause)}`, { cause });
 }
 
-async function connect(environment: Environment, trustOf: RegistryClient['trustOf']): Promise<S3Client> {
+async function connect(
+  environment: ProcessEnvironment,
+  trustOf: RegistryClient['trustOf'],
+): Promise<S3Client> {
   const { S3_ENDPOINT, S3_FORCE_PATH_STYLE } = environment;
   const endpoint = S3_ENDPOINT === '' ? undefined : S3_ENDPOINT;
   const own = endpoint ?? environment.AWS_ENDPOINT_URL_S3 ?? environment.AWS_ENDPOINT_URL;
@@ -113,7 +115,7 @@ async function connect(environment: Environment, trustOf: RegistryClient['trustO
 }
 
 /** As the SDK finds it, and where it finds none, one that knows all buckets. */
-async function regionOf({ AWS_DEFAULT_REGION }: Environment): Promise<string> {
+async function regionOf({ AWS_DEFAULT_REGION }: ProcessEnvironment): Promise<string> {
   const probe = new S3Client({});
   try {
     return await probe.config.region();

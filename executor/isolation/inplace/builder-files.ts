@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { dockerConfigFiles } from '../../../src/registry/index.ts';
 import { home } from '../../home.ts';
+import type { ProcessEnvironment } from '../../../src/support/index.ts';
 
 /** Where kaniko's is, which pipelines mount credentials into. */
 const kanikoHome = '/kaniko';
@@ -16,10 +17,8 @@ const credentialVariables = [
 /** Where the kubelet mounts service account tokens, and container engines secrets. */
 const tokenDirectories = ['/var/run/secrets', '/run/secrets'];
 
-type Environment = Readonly<Record<string, string | undefined>>;
-
 /** Files and directories with the builder's credentials. */
-export function builderSecrets(environment: Environment): string[] {
+export function builderSecrets(environment: ProcessEnvironment): string[] {
   const named = credentialVariables.flatMap((name) => environment[name] ?? []);
   const files = dockerConfigFiles(environment);
   return [...new Set([...files, join(kanikoHome, '.docker'), ...named, ...tokenDirectories])];
@@ -31,7 +30,7 @@ export function builderSecrets(environment: Environment): string[] {
  *
  * @param given the context, the Dockerfile, the cache, places of output; also those that are yet to be made.
  */
-export function sparedPaths(environment: Environment, given: readonly string[]): string[] {
+export function sparedPaths(environment: ProcessEnvironment, given: readonly string[]): string[] {
   const secrets = builderSecrets(environment).filter((path) => !tokenDirectories.includes(path));
   const docker = environment.DOCKER_CONFIG ?? join(environment.HOME ?? homedir(), '.docker');
   const own = [home, kanikoHome, docker, ...secrets].filter(existsSync);

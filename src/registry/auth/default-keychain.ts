@@ -1,8 +1,7 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { TextFiles, UsageError } from '../../support/index.ts';
+import { TextFiles, UsageError, type ProcessEnvironment } from '../../support/index.ts';
 import type { Send } from '../http/message.ts';
-import type { Environment } from '../http/proxies.ts';
 import { type CredentialSource, Keychain } from './credential.ts';
 import { DockerConfigSource } from './docker-config.ts';
 import { amazonIdentity } from './identities/amazon.ts';
@@ -30,7 +29,7 @@ export interface KeychainOptions {
   /** Of Docker's config.json, instead of all other files; or a Secret as Kubernetes mounts it; or the file itself. */
   readonly directory?: string | undefined;
   readonly helpers?: readonly CredentialHelperName[] | undefined;
-  readonly environment: Environment;
+  readonly environment: ProcessEnvironment;
   /** Sends requests without credentials. */
   readonly send: Send;
   /** What files of the form of Docker's config.json are read with. */
@@ -64,7 +63,7 @@ export function defaultKeychain(options: KeychainOptions): CredentialSource {
  *
  * @param directory as in {@link KeychainOptions}.
  */
-export function dockerConfigFiles(environment: Environment, directory?: string): string[] {
+export function dockerConfigFiles(environment: ProcessEnvironment, directory?: string): string[] {
   return directory === undefined ? configFiles(environment) : filesOf(directory);
 }
 
@@ -73,7 +72,7 @@ function filesOf(directory: string): string[] {
 }
 
 /** What is said explicitly comes before what lies at a usual place. */
-function configFiles(environment: Environment): string[] {
+function configFiles(environment: ProcessEnvironment): string[] {
   const home = environment.HOME ?? homedir();
   const { DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_RUNTIME_DIR, XDG_CONFIG_HOME } = environment;
   const below = (base: string | undefined, path: string): string[] =>

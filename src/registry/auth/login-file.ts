@@ -1,7 +1,12 @@
 import { mkdir, open, realpath, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { EnvironmentError, messageOf, randomName, TextFiles } from '../../support/index.ts';
-import type { Environment } from '../http/proxies.ts';
+import {
+  EnvironmentError,
+  messageOf,
+  randomName,
+  TextFiles,
+  type ProcessEnvironment,
+} from '../../support/index.ts';
 import { tellHelper } from './credential-helper.ts';
 import { dockerConfigFiles } from './default-keychain.ts';
 import {
@@ -20,7 +25,7 @@ export class LoginFile {
   readonly path: string;
 
   /** @param environment where `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE` and `HOME` may be. */
-  constructor(environment: Environment) {
+  constructor(environment: ProcessEnvironment) {
     this.path = dockerConfigFiles(environment)[0] ?? '';
   }
 

@@ -1,7 +1,5 @@
 import { BlockList, isIP } from 'node:net';
-import { EnvironmentError, messageOf } from '../../support/index.ts';
-
-export type Environment = Readonly<Record<string, string | undefined>>;
+import { EnvironmentError, messageOf, type ProcessEnvironment } from '../../support/index.ts';
 
 /**
  * The proxy that a request goes through, by `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` in capitals or not, as the programs
@@ -11,7 +9,7 @@ export type Environment = Readonly<Record<string, string | undefined>>;
  *
  * @throws EnvironmentError `E_PROXY_INVALID`, which quotes no password.
  */
-export function proxyFor(url: URL, environment: Environment): URL | undefined {
+export function proxyFor(url: URL, environment: ProcessEnvironment): URL | undefined {
   const secure = url.protocol === 'https:';
   const name = secure ? 'HTTPS_PROXY' : 'HTTP_PROXY';
   const text = valueOf(environment, name);
@@ -24,7 +22,7 @@ export function proxyFor(url: URL, environment: Environment): URL | undefined {
   return parseProxy(text, name);
 }
 
-function valueOf(environment: Environment, name: string): string | undefined {
+function valueOf(environment: ProcessEnvironment, name: string): string | undefined {
   const values = [environment[name], environment[name.toLowerCase()]];
   return values.map((value) => value?.trim()).find((value) => value !== undefined && value !== '');
 }

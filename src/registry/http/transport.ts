@@ -1,16 +1,16 @@
-import { systemErrorCode } from '../../support/index.ts';
+import { systemErrorCode, type ProcessEnvironment } from '../../support/index.ts';
 import type { HttpRequest, HttpResponse, Send } from './message.ts';
 import type { Pools, TlsSettings } from './pools.ts';
-import { type Environment, explainProxyError, proxyFor } from './proxies.ts';
+import { explainProxyError, proxyFor } from './proxies.ts';
 
 /** Connections to any number of hosts, shared by whoever sends through them. */
 export class Transport implements AsyncDisposable {
-  readonly #environment: Environment;
+  readonly #environment: ProcessEnvironment;
   readonly #userAgent: string;
   #pools: Promise<Pools> | undefined;
 
   /** @param environment where the proxies are named. */
-  constructor(userAgent: string, environment: Environment) {
+  constructor(userAgent: string, environment: ProcessEnvironment) {
     this.#userAgent = userAgent;
     this.#environment = environment;
   }

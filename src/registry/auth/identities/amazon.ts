@@ -1,8 +1,8 @@
 import type { Credential } from '../credential.ts';
-import type { Environment } from '../../http/proxies.ts';
 import type { AuthorizationData } from './amazon-library.ts';
 import type { Identity } from './identity-source.ts';
 import { isGiven } from './machine.ts';
+import type { ProcessEnvironment } from '../../../support/index.ts';
 
 /** Account, FIPS and region of a private registry: `123456789012.dkr.ecr.eu-west-1.amazonaws.com`, also in other partitions. */
 const privateRegistry =
@@ -23,7 +23,7 @@ const signs = [
  * Amazon ECR, by the credentials that the AWS SDK finds: environment, web identity (IRSA), container (ECS, EKS Pod
  * Identity), instance metadata. The endpoints are the SDK's to choose, and `AWS_ENDPOINT_URL_…` overrides them.
  */
-export function amazonIdentity(environment: Environment): Identity {
+export function amazonIdentity(environment: ProcessEnvironment): Identity {
   return {
     name: 'Amazon ECR',
     knows: (registry) =>

@@ -4,8 +4,8 @@ import {
   type TokenCredential,
   WorkloadIdentityCredential,
 } from '@azure/identity';
-import type { Environment } from '../../http/proxies.ts';
 import { isGiven } from './machine.ts';
+import type { ProcessEnvironment } from '../../../support/index.ts';
 
 // Azure's library takes long to load: this module is imported when a registry of Azure's wants credentials, and not before.
 
@@ -13,7 +13,7 @@ import { isGiven } from './machine.ts';
  * The credential that the environment speaks of: a workload's, a service principal's, or else the managed identity. The SDK's own
  * choice tries all, also those of developers' machines, and says little when none works.
  */
-export function chooseCredential(environment: Environment): TokenCredential {
+export function chooseCredential(environment: ProcessEnvironment): TokenCredential {
   const { AZURE_AUTHORITY_HOST, AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE } = environment;
   const { AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH } = environment;
   // An authority of one's own is none that Microsoft's directory of authorities knows.

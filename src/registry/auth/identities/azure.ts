@@ -2,9 +2,9 @@ import type { TokenCredential } from '@azure/identity';
 import { fetchDocument } from '../../http/document.ts';
 import { errorFrom, type Send } from '../../http/message.ts';
 import type { Credential } from '../credential.ts';
-import type { Environment } from '../../http/proxies.ts';
 import type { Identity } from './identity-source.ts';
 import { isGiven, mayBeMachineOf } from './machine.ts';
+import type { ProcessEnvironment } from '../../../support/index.ts';
 
 const hosts = /\.azurecr\.(?:io|cn|us|de)$/;
 
@@ -28,7 +28,11 @@ const defaultLife = 3 * 3600_000;
  * @param send sends requests to the registry, without credentials.
  * @param matches registries that are Azure's; for tests.
  */
-export function azureIdentity(send: Send, environment: Environment, matches: RegExp = hosts): Identity {
+export function azureIdentity(
+  send: Send,
+  environment: ProcessEnvironment,
+  matches: RegExp = hosts,
+): Identity {
   let credential: TokenCredential | undefined;
   return {
     name: 'Azure',
@@ -51,13 +55,13 @@ export function azureIdentity(send: Send, environment: Environment, matches: Reg
 }
 
 /** Who we are to Azure: a workload, a service principal, or the machine. */
-export async function azureCredential(environment: Environment): Promise<TokenCredential> {
+export async function azureCredential(environment: ProcessEnvironment): Promise<TokenCredential> {
   const { chooseCredential } = await import('./azure-library.ts');
   return chooseCredential(environment);
 }
 
 /** Whether it is worth asking: to find out that there is no managed identity takes long. */
-export function mayBeSomebodyToAzure(environment: Environment): boolean {
+export function mayBeSomebodyToAzure(environment: ProcessEnvironment): boolean {
   const { AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE, IDENTITY_ENDPOINT, MSI_ENDPOINT, IMDS_ENDPOINT } =
     environment;
   const { AZURE_POD_IDENTITY_AUTHORITY_HOST } = environment;

@@ -1,11 +1,11 @@
-import type { Environment } from '../../http/proxies.ts';
 import type { Credential, CredentialSource, CredentialTarget } from '../credential.ts';
+import type { ProcessEnvironment } from '../../../support/index.ts';
 
 /**
  * User and password from variables named after the registry, as kaniko's fork reads them: for `registry.example.com`
  * `KILN_REGISTRY_EXAMPLE_COM_USER` and `…_PASSWORD`, or those of `EXAMPLE_COM` or `COM`; also with `KANIKO_` before it.
  */
-export function environmentSource(environment: Environment): CredentialSource {
+export function environmentSource(environment: ProcessEnvironment): CredentialSource {
   return source(({ registry }) => {
     const host = registry === 'docker.io' ? 'index.docker.io' : registry;
     const parts = host.toUpperCase().replace(/[-:]/g, '_').split('.');
@@ -20,7 +20,7 @@ export function environmentSource(environment: Environment): CredentialSource {
 }
 
 /** A job of GitLab CI: the project's registry, and the group's dependency proxy. */
-export function gitlabSource(environment: Environment): CredentialSource {
+export function gitlabSource(environment: ProcessEnvironment): CredentialSource {
   const { CI_REGISTRY, CI_REGISTRY_USER, CI_REGISTRY_PASSWORD, CI_JOB_TOKEN } = environment;
   const { CI_DEPENDENCY_PROXY_SERVER, CI_DEPENDENCY_PROXY_USER, CI_DEPENDENCY_PROXY_PASSWORD } = environment;
   return source(({ registry }) => {
@@ -37,7 +37,7 @@ export function gitlabSource(environment: Environment): CredentialSource {
 }
 
 /** A workflow of GitHub Actions that passes its token on. */
-export function githubSource(environment: Environment): CredentialSource {
+export function githubSource(environment: ProcessEnvironment): CredentialSource {
   const { GITHUB_ACTOR, GITHUB_TOKEN } = environment;
   return source(({ registry }) =>
     registry === 'ghcr.io' ? basic(GITHUB_ACTOR ?? 'unset', GITHUB_TOKEN, 'GITHUB_TOKEN') : undefined,

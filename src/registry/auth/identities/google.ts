@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Environment } from '../../http/proxies.ts';
 import type { Identity } from './identity-source.ts';
 import { isGiven, mayBeMachineOf } from './machine.ts';
+import type { ProcessEnvironment } from '../../../support/index.ts';
 
 const hosts = /^(?:gcr\.io|.+\.gcr\.io|.+\.pkg\.dev)$/;
 
@@ -10,7 +10,7 @@ const hosts = /^(?:gcr\.io|.+\.gcr\.io|.+\.pkg\.dev)$/;
  * Google Artifact Registry and the hosts of Container Registry, by Application Default Credentials: a service account's key, workload identity
  * federation (an OIDC token file), what `gcloud auth application-default login` left, or the metadata server.
  */
-export function googleIdentity(environment: Environment): Identity {
+export function googleIdentity(environment: ProcessEnvironment): Identity {
   return {
     name: 'Google',
     knows: (registry) => hosts.test(registry) && mayBeSomebodyToGoogle(environment),
@@ -29,7 +29,7 @@ export function googleIdentity(environment: Environment): Identity {
 
 /** An access token of Google's by Application Default Credentials, and when it expires. @throws Error saying why there is none. */
 export async function googleToken(
-  environment: Environment,
+  environment: ProcessEnvironment,
 ): Promise<{ readonly token: string; readonly expires: number | null | undefined }> {
   const { accessToken } = await import('./google-library.ts');
   return accessToken(environment.GOOGLE_CLOUD_PROJECT);
@@ -39,7 +39,7 @@ export async function googleToken(
  * Whether it is worth asking. Most who pull a public image from there are nobody to Google, and to find out that there is no metadata
  * server takes seconds.
  */
-export function mayBeSomebodyToGoogle(environment: Environment): boolean {
+export function mayBeSomebodyToGoogle(environment: ProcessEnvironment): boolean {
   const {
     GOOGLE_APPLICATION_CREDENTIALS,
     GCE_METADATA_HOST,

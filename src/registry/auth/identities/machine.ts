@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { Environment } from '../../http/proxies.ts';
+import type { ProcessEnvironment } from '../../../support/index.ts';
 
 /** True when a variable is set to something. */
 export function isGiven(value: string | undefined): boolean {
@@ -11,7 +11,7 @@ export function isGiven(value: string | undefined): boolean {
  *
  * @param vendor as the firmware names the cloud.
  */
-export function mayBeMachineOf(vendor: RegExp, environment: Environment): boolean {
+export function mayBeMachineOf(vendor: RegExp, environment: ProcessEnvironment): boolean {
   const text = firmwareVendor();
   return text === undefined ? isGiven(environment.KUBERNETES_SERVICE_HOST) : vendor.test(text);
 }

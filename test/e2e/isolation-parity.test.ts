@@ -60,6 +60,7 @@ describe('the same image is built', () => {
     chmodSync(directory, 0o755);
     bases = await pushBases(workshop);
     await parityContexts(join(directory, 'contexts'));
+    await parityContexts(join(directory, 'secrets'));
     for (const [index, name] of randomNames.entries()) {
       const random = new SeededRandom(seed + index);
       const Dockerfile = randomDockerfile(random, bases.busybox);
@@ -98,6 +99,8 @@ describe('the same image is built', () => {
     openPod(layers, {
       mounts: [
         { source: at('contexts'), target: '/kiln/contexts', readOnly: true },
+        // As every pod has its secrets for itself: where steps run in place, whoever else opens them is taken for a step.
+        { source: at('secrets'), target: '/kiln/secrets', readOnly: true },
         { source: at('out'), target: '/kiln/out' },
         { source: workshop.volume, target: '/cache', readOnly: true },
         // Within what bases have, and in a directory that the layers of some take away.
@@ -117,20 +120,20 @@ describe('the same image is built', () => {
     });
 
   const buildersOf = (compiled: string, mapped: Pod, user: OrdinaryUser): typeof builders => {
-    const inPod = (name: string, isolation: readonly string[]): string[] => [
+    const inPod = (name: string, secrets: string, isolation: readonly string[]): string[] => [
       ...['/kiln/bin/executor', ...isolation, '--context', `/kiln/contexts/${name}`, ...common],
       ...['--oci-layout-path', `/kiln/out/${name}`, ...parityArguments(bases, name)],
-      ...secretArguments(`/kiln/contexts/${name}`, name),
+      ...secretArguments(secrets, name),
     ];
     const onMachine = (name: string, volume: string, out: string): string[] => [
       ...['--context', at(`contexts/${name}`), ...common, '--isolation', 'overlay', '--cache-dir', volume],
       ...['--oci-layout-path', join(out, name), ...parityArguments(bases, name)],
-      ...secretArguments(at(`contexts/${name}`), name),
+      ...secretArguments(at('contexts'), name),
     ];
     return {
-      'in an ordinary pod': (name) => pod.exec(inPod(name, ['--isolation', 'inplace'])),
+      'in an ordinary pod': (name) => pod.exec(inPod(name, '/kiln/secrets', ['--isolation', 'inplace'])),
       'in a pod with a user namespace': (name) =>
-        mapped.exec(inPod(name, ['--isolation', 'overlay', '--scratch-dir', '/scratch'])),
+        mapped.exec(inPod(name, '/kiln/contexts', ['--isolation', 'overlay', '--scratch-dir', '/scratch'])),
       'by an ordinary user': (name) =>
         user.kiln('executor', onMachine(name, at('users-volume'), at('users-out')), { compiled }),
       'by root': (name) => kiln('executor', onMachine(name, workshop.volume, at('roots-out')), { compiled }),

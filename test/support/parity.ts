@@ -153,10 +153,10 @@ export function parityArguments(bases: ParityBases, name: string): string[] {
   return wanted.flatMap(([base, reference]) => ['--build-arg', `${base.toUpperCase()}=${reference}`]);
 }
 
-/** The arguments that give a build the secret of its context, if that has one. @param context as the build sees it. */
-export function secretArguments(context: string, name: string): string[] {
+/** The arguments that give a build the secret beside its Dockerfile, if it has one. @param contexts where the build sees them. */
+export function secretArguments(contexts: string, name: string): string[] {
   const has = parityNames.includes(name) && readdirSync(join(source, name)).includes('secret');
-  return has ? ['--secret', `id=token,src=${context}/secret`] : [];
+  return has ? ['--secret', `id=token,src=${contexts}/${name}/secret`] : [];
 }
 
 /** Dockerfiles that a user namespace cannot build as root of the machine does, and why. */

@@ -37,10 +37,12 @@ function randomInstruction(random: SeededRandom, stage: number): string {
       return `LABEL ${name}=${random.below(100)}`;
     case 5:
       return `COPY ${flags} --parents ${random.pick(['dir/**/*.txt', 'dir/./sub', 'a'])} /parents-${name}/`;
-    case 6:
-      return stage === 0
-        ? `COPY ${flags} dir /dir-${name}`
-        : `COPY ${flags} --from=stage-${random.below(stage)} /made-${random.below(1)} /from-${name}/`;
+    case 6: {
+      if (stage === 0) return `COPY ${flags} dir /dir-${name}`;
+      // Each stage has the file of its number; only those that are made from the first one have its file.
+      const source = random.below(stage);
+      return `COPY ${flags} --from=stage-${source} /made-${source} /from-${name}/`;
+    }
     case 7:
       return `ADD ${flags} ${random.pick(files)} ${random.pick(files)} /to-${name}/`;
     default:
